@@ -1,0 +1,20 @@
+"""Read a neural network from the inside: capture a layer's codes, map them with a SOM, ask what each unit means.
+
+The method is that of Lee and Vijayan, "Analysis of functional neural codes of deep learning models"
+(arXiv:2205.10952); the settings are ours. ``python -m nfcodes_lib`` reports what works on this machine.
+"""
+
+from ._assets import AssetError
+from .data import CLASS_NAMES, load_images, split_indices
+from .models import available_models, load_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CLASS_NAMES",
+    "AssetError",
+    "available_models",
+    "load_images",
+    "load_model",
+    "split_indices",
+]

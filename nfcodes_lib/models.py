@@ -1,0 +1,222 @@
+"""The networks that the book reads: small enough to train on a laptop, real enough to be right nine times in ten.
+
+Both families have four composite layers, ``layer1`` to ``layer4``, with 16, 32, 64 and 128 feature maps of 28, 14, 7
+and 4 pixels a side, and about 0.3 million parameters. :class:`SmallResNet` adds a skip connection around every pair of
+convolutions (He et al. 2015, arXiv:1512.03385); :class:`PlainConvNet` is the same network without them (after Simonyan
+and Zisserman 2014, arXiv:1409.1556), which lets a chapter ask whether a finding is due to the skips.
+
+The normalisation of the pixels is a part of the network, so that an image is always a float in [0, 1]: an attack that
+may change a pixel by epsilon then means the same pixel for every network. All networks return logits.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import _assets
+
+WIDTHS = (16, 32, 64, 128)
+PIXEL_MEAN, PIXEL_STD = 0.2860, 0.3530  # of the 60,000 training images of Fashion-MNIST
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std with fixed numbers, as the first layer of a network; buffers, so they follow ``.to(device)``."""
+
+    def __init__(self, mean: float = PIXEL_MEAN, std: float = PIXEL_STD):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
+
+
+def conv_bn(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """A convolution without bias, followed by the batch norm that makes a bias needless."""
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(n_out),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """relu(f(x) + x): two convolutions, and a skip that is a 1 x 1 convolution where the shape changes."""
+
+    def __init__(self, n_in: int, n_out: int, *, stride: int):
+        super().__init__()
+        self.conv1 = conv_bn(n_in, n_out, stride=stride)
+        self.conv2 = conv_bn(n_out, n_out)
+        same = n_in == n_out and stride == 1
+        self.skip = nn.Identity() if same else conv_bn(n_in, n_out, kernel=1, stride=stride)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu2(self.conv2(self.relu1(self.conv1(x))) + self.skip(x))
+
+
+class PlainBlock(nn.Sequential):
+    """Two convolutions and no skip."""
+
+    def __init__(self, n_in: int, n_out: int, *, stride: int):
+        super().__init__(conv_bn(n_in, n_out, stride=stride), nn.ReLU(), conv_bn(n_out, n_out), nn.ReLU())
+
+
+class SmallConvNet(nn.Module):
+    """Stem, four composite layers, average pooling, linear head.
+
+    Parameters
+    ----------
+    block : type of nn.Module
+        Called as ``block(n_in, n_out, stride=…)`` for each composite layer.
+    n_classes : int
+
+    Notes
+    -----
+    ``forward`` takes float images in [0, 1], shape (n, 1, h, w), and returns logits, shape (n, n_classes).
+    """
+
+    def __init__(self, block: type[nn.Module], n_classes: int = 10):
+        super().__init__()
+        self.normalise = Normalise()
+        self.stem = nn.Sequential(conv_bn(1, WIDTHS[0]), nn.ReLU())
+        self.layer1 = block(WIDTHS[0], WIDTHS[0], stride=1)
+        self.layer2 = block(WIDTHS[0], WIDTHS[1], stride=2)
+        self.layer3 = block(WIDTHS[1], WIDTHS[2], stride=2)
+        self.layer4 = block(WIDTHS[2], WIDTHS[3], stride=2)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(WIDTHS[3], n_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(self.normalise(x))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.head(self.pool(x))
+
+
+class SmallResNet(SmallConvNet):
+    """The residual network of the book."""
+
+    def __init__(self, n_classes: int = 10):
+        super().__init__(ResidualBlock, n_classes)
+
+
+class PlainConvNet(SmallConvNet):
+    """The same network without skip connections."""
+
+    def __init__(self, n_classes: int = 10):
+        super().__init__(PlainBlock, n_classes)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a shipped network: how to build it and one line on how it was trained."""
+
+    build: type[nn.Module]
+    description: str
+
+
+MODELS = {
+    "resnet": ModelCard(SmallResNet, "residual network, standard training"),
+}
+
+
+def load_model(name: str = "resnet", *, seed: int = 0, pretrained: bool = True, device: str = "cpu") -> nn.Module:
+    """Load one of the book's networks, in eval mode.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``MODELS``.
+    seed : int
+        Which training run (see :func:`available_models`). With ``pretrained=False``, the seed of the random
+        initialisation; the untrained network of a seed is where its training run began.
+    pretrained : bool
+        False gives the same network untrained: the control for every claim about what training does.
+    device : str or torch.device
+
+    Returns
+    -------
+    torch.nn.Module
+        Takes float32 images in [0, 1] of shape (n, 1, 28, 28); returns logits of shape (n, 10).
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown or no run with this `seed` is shipped.
+    AssetError
+        If the file of weights is missing, truncated or altered.
+
+    Examples
+    --------
+    >>> import nfcodes_lib as nf
+    >>> model = nf.load_model("resnet", seed=0)
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    308538
+    """
+    if name not in MODELS:
+        raise ValueError(f"name must be one of {sorted(MODELS)}, got {name!r}{nearest(name, MODELS)}")
+    model = build_model(name, seed=seed)
+    if pretrained:
+        seeds = available_models().get(name, ())
+        if seed not in seeds:
+            raise ValueError(
+                f"seed must be one of {list(seeds)} for the trained {name!r}, got {seed!r}; "
+                "pretrained=False takes any seed"
+            )
+        load_weights(model, _assets.asset_path(weights_name(name, seed)))
+    return model.eval().to(device)
+
+
+def build_model(name: str, *, seed: int) -> nn.Module:
+    """The untrained network `name` initialised from `seed`; torch's global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MODELS[name].build()
+
+
+def available_models() -> dict[str, tuple[int, ...]]:
+    """Name -> seeds of the trained networks that ship with the package."""
+    found: dict[str, list[int]] = {}
+    for asset in _assets.manifest():
+        if asset.endswith(".safetensors"):
+            name, _, seed = Path(asset).stem.rpartition("-seed")
+            found.setdefault(name, []).append(int(seed))
+    return {name: tuple(sorted(seeds)) for name, seeds in sorted(found.items())}
+
+
+def weights_name(name: str, seed: int) -> str:
+    """Asset name of the weights of one training run."""
+    return f"weights/{name}-seed{seed}.safetensors"
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copy a safetensors file of weights (any float dtype) into `model`, whose own dtypes are kept.
+
+    Raises
+    ------
+    ValueError
+        If the file is no safetensors file, or its names or shapes are not those of `model`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"expected a safetensors file at {path}, got {error}; pickled weights are never read"
+        ) from None
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"expected the weights of {type(model).__name__} in {path}: {error}") from None
+
+
+def nearest(name: object, known) -> str:
+    """``; did you mean 'x'?`` for the known name closest to `name`, or an empty string: the tail of an error message."""
+    match = difflib.get_close_matches(str(name), [str(key) for key in known], n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
