@@ -5,7 +5,9 @@ The method is that of Lee and Vijayan, "Analysis of functional neural codes of d
 """
 
 from ._assets import AssetError
+from .capture import capture
 from .data import CLASS_NAMES, load_images, split_indices
+from .layer_codes import LayerCodes
 from .models import available_models, load_model
 
 __version__ = "0.1.0"
@@ -13,7 +15,9 @@ __version__ = "0.1.0"
 __all__ = [
     "CLASS_NAMES",
     "AssetError",
+    "LayerCodes",
     "available_models",
+    "capture",
     "load_images",
     "load_model",
     "split_indices",

@@ -74,7 +74,7 @@ def asset_path(name: str) -> Path:
 
 
 def register(name: str, *, source: str, license: str, root: Path = ASSETS) -> None:
-    """Write the size and checksum of the file `name` below `root` into the manifest (sorted, so that diffs are small)."""
+    """Write the size and checksum of the file `name` below `root` into the manifest, sorted so that diffs are small."""
     path = Path(root) / name
     entries = manifest(root) if (Path(root) / "MANIFEST.json").exists() else {}
     entries[name] = {"bytes": path.stat().st_size, "sha256": sha256(path), "source": source, "license": license}

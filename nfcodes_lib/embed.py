@@ -30,7 +30,7 @@ def embed(folder: Path, assets: Path = _assets.ASSETS) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"expected {missing} in {folder}; install Debian's dataset-fashion-mnist or name the folder of the originals"
+            f"expected {missing} in {folder}; install Debian's dataset-fashion-mnist or name the originals' folder"
         )
     (assets / "fashion_mnist").mkdir(parents=True, exist_ok=True)
     for name in data.idx_names("test"):

@@ -33,6 +33,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise pixels, any shape."""
         return (x - self.mean) / self.std
 
 
@@ -56,6 +57,7 @@ class ResidualBlock(nn.Module):
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, n_in, h, w) to (n, n_out, h / stride, w / stride)."""
         return self.relu2(self.conv2(self.relu1(self.conv1(x))) + self.skip(x))
 
 
@@ -92,6 +94,7 @@ class SmallConvNet(nn.Module):
         self.head = nn.Linear(WIDTHS[3], n_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (n, 1, h, w) in [0, 1] to logits (n, n_classes)."""
         x = self.stem(self.normalise(x))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.head(self.pool(x))
@@ -217,6 +220,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def nearest(name: object, known) -> str:
-    """``; did you mean 'x'?`` for the known name closest to `name`, or an empty string: the tail of an error message."""
+    """``; did you mean 'x'?`` for the known name closest to `name`, or an empty string; ends an error message."""
     match = difflib.get_close_matches(str(name), [str(key) for key in known], n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""

@@ -36,7 +36,7 @@ class Recipe:
     shift : int
         Largest random translation, pixels.
     attack_epsilon, attack_steps : float, int
-        L-infinity radius (pixels in [0, 1]) and number of PGD steps of the training attack; 0 steps trains on clean images.
+        L-infinity radius (pixels in [0, 1]) and number of PGD steps of the training attack; 0 steps for clean images.
     """
 
     epochs: int = 14
