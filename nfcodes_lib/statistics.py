@@ -25,6 +25,12 @@ def permutation_p_value(observed: float, null: np.ndarray, *, smaller: bool = Fa
     return float((1 + np.count_nonzero(extreme)) / (1 + len(null)))
 
 
+def z_score(value: float, null: np.ndarray) -> float:
+    """Distance of `value` from the mean of the null in its standard deviations; NaN where the null does not vary."""
+    spread = null.std()
+    return float((value - null.mean()) / spread) if spread > 0 else float("nan")
+
+
 def wilson_interval(n_hits: int, n_samples: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share: it stays within [0, 1] and holds its coverage near both ends.
 
