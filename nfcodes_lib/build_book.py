@@ -1,0 +1,267 @@
+"""Execute the book's chapters, each at most once per change, and render the book so that nothing fails quietly.
+
+``python nfcodes_lib/build_book.py`` (what ``make book`` runs) does three things.
+
+1. It executes every chapter of ``_toc.yml`` and keeps the outputs in jupyter-cache, which knows a chapter again by its
+   code cells alone. What else an output depends on (the library with its data and weights, the pinned packages, the
+   interpreter) is condensed into one SHA-256; when that changes, the cache is emptied. A chapter that raises is
+   reported with its cell and its error, after the others have been tried too.
+2. It renders all pages with Jupyter Book, every warning an error: broken references, unknown citations, bad markup.
+   Pages are always read afresh, since Sphinx does not repeat the warnings of pages that it read in an earlier run.
+3. It looks for a page behind every entry of the table of contents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+WATCHED = ("nfcodes_lib", "requirements.txt")  # what every chapter's outputs depend on, besides its own cells
+IGNORED = {"__pycache__", ".ipynb_checkpoints"}
+CELL_TIMEOUT = 600  # seconds
+
+
+class BookError(RuntimeError):
+    """The book cannot be built as it stands; the message names the chapter or page and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class ChapterError:
+    """Where and how a chapter failed.
+
+    Attributes
+    ----------
+    chapter : str
+        Path of the notebook below the book's root.
+    cell : int
+        Number of the failing cell, counted from 1 over all cells, text cells included.
+    source : str
+        That cell's code.
+    error : str
+        The exception's name and message, or what became of the kernel.
+    """
+
+    chapter: str
+    cell: int
+    source: str
+    error: str
+
+    def __str__(self) -> str:
+        code = "\n".join(f"    {line}" for line in self.source.splitlines())
+        return f"{self.chapter}, cell {self.cell}: {self.error}\n{code}"
+
+
+def execution_key(root: Path) -> str:
+    """SHA-256 over the names and contents of all that the chapters' outputs depend on, as 64 hexadecimal digits.
+
+    Contents, not dates: a file that was touched, or checked out anew, changes nothing.
+
+    Parameters
+    ----------
+    root : Path
+        The book's root; of it, `WATCHED` is read.
+    """
+    digest = hashlib.sha256()
+    for name in WATCHED:
+        top = root / name
+        for path in sorted([top, *top.rglob("*")]):
+            if path.is_file() and not IGNORED & set(path.parts):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    digest.update(sys.version.encode())
+    for package in (
+        "torch",
+        "somoclu",
+    ):  # the CPU wheels of one version of torch can round otherwise than the CUDA ones
+        try:
+            digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+        except importlib.metadata.PackageNotFoundError:
+            digest.update(f"no {package}\n".encode())
+    return digest.hexdigest()
+
+
+def refresh_cache(root: Path, folder: Path) -> bool:
+    """Empty the execution cache in `folder` unless it was filled under the present :func:`execution_key`.
+
+    Returns
+    -------
+    bool
+        Whether the outputs in the cache are still good.
+    """
+    key, record = execution_key(root), folder / "execution_key"
+    if record.is_file() and record.read_text() == key:
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    record.write_text(key)
+    return False
+
+
+def pages(root: Path) -> list[Path]:
+    """Files behind the entries of ``_toc.yml``, in reading order.
+
+    Raises
+    ------
+    BookError
+        If an entry has no file, or there is no table of contents.
+    """
+    contents = root / "_toc.yml"
+    if not contents.is_file():
+        raise BookError(f"expected the table of contents {contents}, found no file")
+    found = []
+    for entry in _entries(yaml.safe_load(contents.read_text(encoding="utf-8"))):
+        candidates = [path for suffix in (".md", ".ipynb", ".rst", "") if (path := root / f"{entry}{suffix}").is_file()]
+        if not candidates:
+            raise BookError(f"_toc.yml lists {entry!r}, expected {entry}.md or {entry}.ipynb, found neither")
+        found.append(candidates[0])
+    return found
+
+
+def _entries(node: object) -> list[str]:
+    if isinstance(node, list):
+        return [entry for child in node for entry in _entries(child)]
+    if not isinstance(node, dict):
+        return []
+    own = [node[key] for key in ("root", "file") if key in node]
+    return own + [entry for value in node.values() for entry in _entries(value)]
+
+
+def execute_chapter(path: Path, root: Path, cache: object) -> tuple[str, ChapterError | None]:
+    """Execute one notebook in its own folder, or take its outputs from the cache.
+
+    Parameters
+    ----------
+    path, root : Path
+        The notebook, and the book's root, below which it lies.
+    cache : jupyter_cache.base.JupyterCacheAbstract
+        Where outputs come from and go to; a chapter that fails leaves none there.
+
+    Returns
+    -------
+    how : str
+        "cached", or the seconds that it took.
+    error : ChapterError or None
+    """
+    import nbformat
+    from jupyter_cache.base import CacheBundleIn
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
+
+    notebook = nbformat.read(path, as_version=4)
+    try:
+        cache.match_cache_notebook(notebook)
+        return "cached", None
+    except KeyError:
+        pass
+    running = [0]
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=CELL_TIMEOUT,
+        record_timing=False,  # it would go to the cells' metadata, by which the cache knows the chapter too
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],
+        on_cell_execute=lambda cell, cell_index: running.append(cell_index),
+    )
+    started = time.perf_counter()
+    try:
+        client.execute()
+    except (CellControlSignal, CellExecutionError, DeadKernelError, TimeoutError) as error:
+        what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error)
+        cell = notebook.cells[running[-1]]
+        return "failed", ChapterError(path.relative_to(root).as_posix(), running[-1] + 1, cell.source, what)
+    seconds = time.perf_counter() - started
+    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    return f"{seconds:.1f} s", None
+
+
+def execute_chapters(root: Path, build: Path) -> None:
+    """Execute all chapters that the cache does not know; raise BookError with every failure."""
+    from jupyter_cache import get_cache
+
+    folder = build / ".jupyter_cache"
+    if not refresh_cache(root, folder):
+        print("no outputs of this library, these packages and this interpreter are kept: executing every chapter")
+    cache, failures = get_cache(str(folder)), []
+    for path in pages(root):
+        if path.suffix == ".ipynb":
+            how, failure = execute_chapter(path, root, cache)
+            print(f"{path.relative_to(root).as_posix()}: {how}", flush=True)
+            failures += [failure] if failure else []
+    if failures:
+        raise BookError("\n".join(["chapters that raise:", *map(str, failures)]))
+
+
+def render(root: Path, build: Path) -> None:
+    """Render all pages with Jupyter Book; raise BookError with its warnings and errors if there are any."""
+    shutil.rmtree(build / "html", ignore_errors=True)
+    run = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+    options = ["build", str(root), f"--path-output={build.parent}", "--all", "-W", "-n", "--keep-going"]
+    command = [sys.executable, "-c", run, *options]
+    result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout)
+    (build / "build.log").write_text(text, encoding="utf-8")
+    if result.returncode:
+        lines = text.splitlines()
+        wrong = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL|SEVERE)\b", line)] or lines[-30:]
+        raise BookError("\n".join([f"Jupyter Book refuses (all it said is in {build / 'build.log'}):", *wrong]))
+
+
+def build_book(root: Path, build: Path) -> Path:
+    """Execute and render the book below `root` into `build`, and return the path of its first page.
+
+    Parameters
+    ----------
+    root : Path
+        Folder with ``_config.yml`` and ``_toc.yml``.
+    build : Path
+        Folder named ``_build``; pages go to its ``html``, outputs are kept in its ``.jupyter_cache``.
+
+    Raises
+    ------
+    BookError
+        If a chapter raises, a page is missing, or Jupyter Book warns of anything.
+    """
+    build.mkdir(parents=True, exist_ok=True)
+    execute_chapters(root, build)
+    render(root, build)
+    html = build / "html"
+    expected = [html / path.relative_to(root).with_suffix(".html") for path in pages(root)] + [html / "index.html"]
+    absent = [str(path) for path in expected if not path.is_file()]
+    if absent:
+        raise BookError(f"expected a page for every entry of _toc.yml, not written: {', '.join(absent)}")
+    return html / "index.html"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: build, print the page to open and the time it took, return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", nargs="?", type=Path, default=Path(), help="folder with _config.yml and _toc.yml")
+    root = parser.parse_args(arguments).root.resolve()
+    # The kernel called python3 must be this environment's, not one that the reader registered elsewhere.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ.pop("JUPYTER_PATH", None)
+    started = time.perf_counter()
+    try:
+        index = build_book(root, root / "_build")
+    except BookError as error:
+        print(f"\nthe book was not built: {error}", file=sys.stderr)
+        return 1
+    print(f"built in {time.perf_counter() - started:.0f} s: {index}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
