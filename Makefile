@@ -36,7 +36,7 @@ setup: $(STAMP)  ## .venv with everything in requirements.txt, and somoclu compi
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "expected Python 3.11 or newer, got %d.%d; name one with PYTHON=..." % sys.version_info[:2])'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PIP) install $$(grep -E '^(numpy|setuptools|wheel)==' requirements.txt)
+	$(PIP) install $$(grep -E '^(numpy|setuptools|wheel|scipy|matplotlib)==' requirements.txt)
 	$(PY) nfcodes_lib/somoclu_build.py cpu
 	test $(TORCH) = cpu || ! test -e $(VENV)/.torch-cpu || $(PIP) uninstall --yes torch torchvision
 	test $(TORCH) = cuda || $(PIP) install --no-deps --index-url $(TORCH_CPU_INDEX) $$(grep -E '^(torch|torchvision)==' requirements.txt | sed 's/$$/+cpu/')

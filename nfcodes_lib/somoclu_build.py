@@ -30,7 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOMOCLU = "somoclu==1.7.6"
-BUILD_NEEDS = ("numpy", "setuptools", "wheel")  # what its setup.py imports, in the environment that builds it
+NEEDS = (
+    "numpy",
+    "setuptools",
+    "wheel",
+    "scipy",
+    "matplotlib",
+)  # the first three to build it, the last two to import it
 COMPILER_REMEDY = (
     "install a C++ compiler with OpenMP and Python's headers "
     "(Debian, Ubuntu: `apt-get install g++ python3-dev`; Fedora: `dnf install gcc-c++ python3-devel`; "
@@ -164,11 +170,11 @@ def remedy(kernel: str = "cpu", *, force: bool = False) -> str:
 
 
 def check_prerequisites() -> None:
-    """Raise BuildError unless numpy, setuptools, wheel and a compiler with OpenMP and Python's headers are there."""
-    missing = [name for name in BUILD_NEEDS if not _installed_version(name)]
+    """Raise BuildError unless the packages in `NEEDS` and a compiler with OpenMP and Python's headers are there."""
+    missing = [name for name in NEEDS if not _installed_version(name)]
     if missing:
         raise BuildError(
-            f"building somoclu needs {', '.join(BUILD_NEEDS)} in this environment, missing: {', '.join(missing)}; "
+            f"building somoclu needs {', '.join(NEEDS)} in this environment, missing: {', '.join(missing)}; "
             f"run: {shlex.quote(sys.executable)} -m pip install {' '.join(missing)}"
         )
     compiler = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++")
