@@ -124,6 +124,8 @@ class ModelCard:
 
 MODELS = {
     "resnet": ModelCard(SmallResNet, "residual network, standard training"),
+    "vgg": ModelCard(PlainConvNet, "plain convolutional network, standard training"),
+    "resnet-robust": ModelCard(SmallResNet, "residual network, trained on PGD adversarial examples"),
 }
 
 
