@@ -1,0 +1,165 @@
+"""The data as a SOM sees them: centred, scaled, in blocks that fit the memory allowed; and the first codebook.
+
+Distances as matrix products, |x - w|^2 = |x|^2 - 2 x.w + |w|^2, lose digits when the data lie far from zero, so the
+mean is subtracted first. A power of two then keeps squares of very large or very small values inside the range of
+float32; multiplying by it changes no digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ._som_distributed import Ranks
+
+POWER_ITERATIONS = 4
+OVERSAMPLING = 8  # further directions carried along in the power iterations, which makes the two wanted converge
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Origin and unit of length in which distances are computed: ``(x - center) / scale``."""
+
+    center: np.ndarray  # (n_features,), in the dtype of the data
+    scale: float = 1.0  # a power of two
+
+    def inward(self, x: np.ndarray, *, out: np.ndarray | None = None, dtype=np.float32) -> np.ndarray:
+        """(x - center) / scale as a C-ordered array of `dtype`."""
+        if out is None:
+            out = np.empty(x.shape, dtype)
+        np.subtract(x, self.center, out=out, casting="same_kind")
+        if self.scale != 1.0:
+            out *= out.dtype.type(1.0 / self.scale)
+        return out
+
+    def outward(self, codebook: np.ndarray) -> np.ndarray:
+        """Back to the units of the data, float32."""
+        return (codebook.astype(np.float64) * self.scale + self.center).astype(np.float32)
+
+
+def measure_frame(x: np.ndarray, ranks: Ranks) -> Frame:
+    """The mean of the data over all ranks and a scale for their spread, from one pass over `x`."""
+    n_features = x.shape[1]
+    total = np.zeros(n_features + 1)
+    low, high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+    for start in range(0, len(x), step := max(1, 2**18 // n_features)):
+        block = x[start : start + step]
+        weights = np.full(len(block), 1.0 / len(block), block.dtype)  # means, since a sum could overflow
+        total[:-1] += (weights @ block).astype(np.float64) * len(block)
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    total[-1] = len(x)
+    total = ranks.sum(torch.from_numpy(total).to(ranks.device)).cpu().numpy()
+    limits = torch.from_numpy(np.concatenate([high, -low])).to(ranks.device)
+    high, minus_low = np.split(ranks.max(limits).cpu().numpy(), 2)
+    if max(high.max(), minus_low.max()) > np.finfo(np.float32).max:
+        raise ValueError(
+            f"expected data within the range of float32, got {max(high.max(), minus_low.max()):g}; scale them"
+        )
+    center = (total[:-1] / total[-1]).astype(x.dtype)
+    spread = float(np.maximum(high - center, center + minus_low).max())
+    return Frame(center, power_of_two(spread))
+
+
+def power_of_two(spread: float) -> float:
+    """1 for an ordinary spread, else the power of two just below it."""
+    if spread == 0 or not np.isfinite(spread) or 2.0**-20 <= spread <= 2.0**20:
+        return 1.0
+    return float(2.0 ** np.floor(np.log2(spread)))
+
+
+class CenteredRows:
+    """Rows of `x` in a `frame`, as tensors on a device, block by block.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n_samples, n_features)
+        May be memory-mapped: it is read a block at a time.
+    frame : Frame
+    dtype : torch.dtype
+        float32 or float64.
+    device : str or torch.device
+    memory : int
+        Bytes that may be spent on copies. Up to half of it, the centred data are made once and kept.
+    """
+
+    def __init__(self, x: np.ndarray, frame: Frame, *, dtype: torch.dtype, device, memory: int):
+        self.x, self.frame, self.dtype, self.device = x, frame, dtype, torch.device(device)
+        self.n_samples, self.n_features = x.shape
+        row_bytes = self.n_features * dtype.itemsize
+        self.fits = self.n_samples * row_bytes <= memory // 2
+        self.block_rows = self.n_samples if self.fits else max(1, memory // 4 // row_bytes)
+        self._buffer = np.empty((self.block_rows, self.n_features), str(dtype).removeprefix("torch."))
+        self._kept = self._load(0) if self.fits else None
+
+    def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (index of the first row, rows); a block may be overwritten by the next."""
+        if self.fits:
+            yield 0, self._kept
+            return
+        for start in range(0, self.n_samples, self.block_rows):
+            yield start, self._load(start)
+
+    def _load(self, start: int) -> torch.Tensor:
+        rows = self.x[start : start + self.block_rows]
+        return torch.from_numpy(self.frame.inward(rows, out=self._buffer[: len(rows)])).to(self.device)
+
+
+def pca_codebook(rows: CenteredRows, shape: tuple[int, int], seed: np.random.RandomState, ranks: Ranks) -> np.ndarray:
+    """A flat sheet in the plane of the two first principal components, reaching one standard deviation to each side.
+
+    The longer side of the map lies along the first component (Kohonen 2001, "Self-Organizing Maps", 3.7). The
+    components come from a few power iterations on a block of random directions (Halko, Martinsson and Tropp 2011,
+    arXiv:0909.4061), which needs only products with the data; their signs are fixed, so a seed gives one codebook.
+
+    Returns
+    -------
+    ndarray, float32, shape (n_units, n_features)
+        In the frame of `rows`.
+    """
+    n_directions = min(2 + OVERSAMPLING, rows.n_features)
+    basis = np.linalg.qr(seed.standard_normal((rows.n_features, n_directions)))[0]
+    total = torch.tensor(float(rows.n_samples), dtype=torch.float64, device=ranks.device)
+    n_samples = float(ranks.sum(total))
+    for last in [False] * POWER_ITERATIONS + [True]:
+        image = covariance_times(rows, basis, ranks) / n_samples
+        if not last:
+            basis = np.linalg.qr(image)[0]
+    variances, rotation = np.linalg.eigh((basis.T @ image + image.T @ basis) / 2)
+    components = (basis @ rotation[:, ::-1][:, :2]).T
+    components *= np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])[:, None]
+    lengths = np.sqrt(np.maximum(variances[::-1][:2], 0))
+    down, along = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape)
+    down, along = (axis.ravel() for axis in np.meshgrid(down, along, indexing="ij"))
+    coordinates = np.column_stack([down, along] if shape[0] > shape[1] else [along, down])[:, : len(components)]
+    return (coordinates @ (components * lengths[:, None])).astype(np.float32)
+
+
+def covariance_times(rows: CenteredRows, basis: np.ndarray, ranks: Ranks) -> np.ndarray:
+    """X^T X times `basis`, summed over blocks and ranks; float64, shape (n_features, n_directions)."""
+    total = torch.zeros(basis.shape, dtype=torch.float64 if ranks.device.type != "mps" else torch.float32)
+    directions = torch.from_numpy(basis).to(rows.device, rows.dtype)
+    for _, block in rows.blocks():
+        total += (block.T @ (block @ directions)).to("cpu", total.dtype)
+    return ranks.sum(total.to(ranks.device)).cpu().numpy().astype(np.float64)
+
+
+def sampled_codebook(
+    x: np.ndarray, frame: Frame, n_units: int, seed: np.random.RandomState, ranks: Ranks
+) -> np.ndarray:
+    """Random samples of the data, one per unit, in random order; without repeats while there are enough samples.
+
+    Returns
+    -------
+    ndarray, float32, shape (n_units, n_features)
+        In `frame`. With several ranks the samples are drawn from all, counted rank by rank.
+    """
+    counts = ranks.counts(len(x))
+    chosen = seed.choice(sum(counts), n_units, replace=n_units > sum(counts))
+    first = sum(counts[: ranks.rank])
+    mine = (chosen >= first) & (chosen < first + len(x))
+    codebook = np.zeros((n_units, x.shape[1]), np.float32)
+    codebook[mine] = frame.inward(x[chosen[mine] - first])
+    return ranks.sum(torch.from_numpy(codebook).to(ranks.device)).cpu().numpy()
