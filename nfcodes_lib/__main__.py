@@ -1,0 +1,7 @@
+"""``python -m nfcodes_lib``: the doctor's report."""
+
+import sys
+
+from .doctor import main
+
+sys.exit(main())
