@@ -6,19 +6,37 @@ The method is that of Lee and Vijayan, "Analysis of functional neural codes of d
 
 from ._assets import AssetError
 from .capture import capture
+from .codes import association, code_accuracy, code_table, hit_map, hit_maps
+from .controls import binary_patterns, code_silhouette, kmeans_units, occupancy
 from .data import CLASS_NAMES, load_images, split_indices
 from .layer_codes import LayerCodes
 from .models import available_models, load_model
+from .som import SOM
+from .statistics import depth_trend
+from .topography import morans_i, within_class_distance
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CLASS_NAMES",
+    "SOM",
     "AssetError",
     "LayerCodes",
+    "association",
     "available_models",
+    "binary_patterns",
     "capture",
+    "code_accuracy",
+    "code_silhouette",
+    "code_table",
+    "depth_trend",
+    "hit_map",
+    "hit_maps",
+    "kmeans_units",
     "load_images",
     "load_model",
+    "morans_i",
+    "occupancy",
     "split_indices",
+    "within_class_distance",
 ]
