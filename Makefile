@@ -14,7 +14,7 @@ PIP := $(PY) -m pip
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cuda)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The stamp bears the checksum of what was installed: another requirements.txt, and the stamp is another file.
-STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml | cksum | tr -c '0-9\n' -)-$(TORCH)
+STAMP := $(VENV)/.installed-$(shell cksum < requirements.txt | tr -c '0-9\n' -)-$(TORCH)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 # Chapters run in this environment's own kernel, whatever kernels the reader has registered elsewhere.

@@ -295,6 +295,12 @@ def find_cuda() -> Path:
         If the folder named lacks the compiler, cuBLAS or the runtime, or torch was installed without CUDA.
     """
     named = os.environ.get("CUDA_HOME")
+    where = named or sys.prefix
+    if len(where.split()) > 1:
+        raise BuildError(
+            f"expected a path without spaces, at which somoclu's setup.py would cut nvcc's, got {where!r}; "
+            + ("link CUDA to another path and set CUDA_HOME to that" if named else "clone the book to another path")
+        )
     home = Path(named) if named else pypi_cuda()
     library = home / ("lib64" if (home / "lib64").exists() else "lib")
     needed = [home / "bin" / "nvcc", home / "include" / "cublas_v2.h"]

@@ -124,6 +124,14 @@ def test_system_cuda_is_taken_when_complete(cuda, monkeypatch):
         somoclu_build.find_cuda()
 
 
+@pytest.mark.parametrize(("cuda_home", "remedy"), [("/opt/my cuda", "set CUDA_HOME"), ("", "clone the book")])
+def test_gpu_build_in_a_path_with_a_space_is_refused(monkeypatch, cuda_home, remedy):
+    monkeypatch.setenv("CUDA_HOME", cuda_home)
+    monkeypatch.setattr(somoclu_build.sys, "prefix", "/home/me/my book/.venv")
+    with pytest.raises(BuildError, match=f"expected a path without spaces.*{remedy}"):
+        somoclu_build.find_cuda()
+
+
 def test_gpu_build_without_torch_cuda_says_so(monkeypatch):
     monkeypatch.delenv("CUDA_HOME", raising=False)
     monkeypatch.setattr(somoclu_build, "_installed_version", lambda name: None)
