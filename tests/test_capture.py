@@ -328,3 +328,28 @@ def test_load_without_description(saved):
     (saved / "codes.json").unlink()
     with pytest.raises(ValueError, match=r"codes\.json"):
         nf.LayerCodes.load(saved)
+
+
+# --- several processes
+
+
+def capture_share(rank, folder, world_size):
+    """What each of the processes of the test below runs."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size
+    )
+    images = nf.load_images("test", n_samples=7)[0]
+    codes = nf.capture(nf.load_model("resnet"), images, layers="layer4", out=f"{folder}/codes")
+    np.save(f"{folder}/rank{rank}.npy", codes["layer4"])
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_share_the_images(resnet, tmp_path):
+    torch.multiprocessing.spawn(capture_share, (str(tmp_path), 2), nprocs=2)
+    shares = [np.load(tmp_path / f"rank{rank}.npy") for rank in range(2)]
+    assert [len(share) for share in shares] == [3, 4]
+    whole = nf.capture(resnet, nf.load_images("test", n_samples=7)[0], layers="layer4")
+    np.testing.assert_allclose(np.concatenate(shares), whole["layer4"], rtol=1e-4, atol=1e-5)
+    for rank in range(2):
+        np.testing.assert_array_equal(nf.LayerCodes.load(tmp_path / f"codes-rank{rank}-of-2")["layer4"], shares[rank])
