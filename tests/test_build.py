@@ -1,0 +1,243 @@
+"""The book's build: nothing fails quietly, and no output outlives the library that made it.
+
+Each test builds a small book with the real configuration and the command that ``make book`` uses.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from nfcodes_lib.doctor import pins
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILDER = ROOT / "nfcodes_lib" / "build_book.py"
+spec = importlib.util.spec_from_file_location("build_book", BUILDER)  # a script, which make runs outside the package
+build_book = importlib.util.module_from_spec(spec)
+sys.modules["build_book"] = build_book
+spec.loader.exec_module(build_book)
+
+READS_LIBRARY = "import sys\nsys.path.insert(0, '..')\nfrom nfcodes_lib.constants import ANSWER\nprint(ANSWER)"
+
+
+def write_chapter(root, name, *cells):
+    notebook = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook.cells = [new_markdown_cell(f"# {name}"), *map(new_code_cell, cells)]
+    (root / "notebooks").mkdir(exist_ok=True)
+    nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book of one page and one chapter, in a folder with a space in its name."""
+    root = tmp_path / "a book"
+    (root / "book").mkdir(parents=True)
+    (root / "nfcodes_lib").mkdir()
+    shutil.copy(ROOT / "_config.yml", root)
+    for name in yaml.safe_load((ROOT / "_config.yml").read_text())["bibtex_bibfiles"]:
+        shutil.copy(ROOT / name, root / name)
+    (root / "nfcodes_lib" / "__init__.py").touch()
+    (root / "nfcodes_lib" / "constants.py").write_text("ANSWER = 41\n")
+    (root / "requirements.txt").write_text("numpy==2.4.6\n")
+    (root / "book" / "first.md").write_text("# First page\n\nSee [the chapter](../notebooks/one.ipynb) and $e^{x}$.\n")
+    (root / "_toc.yml").write_text("format: jb-book\nroot: book/first\nchapters:\n- file: notebooks/one\n")
+    write_chapter(root, "one", READS_LIBRARY)
+    (root / ".venv" / "lib").mkdir(parents=True)
+    (root / ".venv" / "lib" / "their.rst").write_text("A page in an installed package, with a `broken_` reference_\n")
+    (root / ".venv" / "lib64").symlink_to("lib")  # as venv makes it
+    return root
+
+
+def build(root, **env):
+    """Build as make does; return exit status, what was printed, and what was complained."""
+    command = [sys.executable, "-P", str(BUILDER), str(root)]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
+    return run.returncode, run.stdout, run.stderr
+
+
+def printed(root, name="one"):
+    """Return what the chapter's last cell printed, according to the execution cache."""
+    from jupyter_cache import get_cache
+
+    notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
+    _, merged = get_cache(str(root / "_build" / ".jupyter_cache")).merge_match_into_notebook(notebook)
+    return merged.cells[-1].outputs[0]["text"]
+
+
+def execute(root):
+    build_book.execute_chapters(root, root / "_build")
+
+
+def test_book_is_built_and_built_again_from_the_cache(book):
+    status, out, err = build(book)
+    assert (status, err) == (0, "")
+    assert "executing every chapter" in out
+    html = book / "_build" / "html"
+    assert "41" in (html / "notebooks" / "one.html").read_text()
+    assert "book/first.html" in (html / "index.html").read_text()
+    log = (book / "_build" / "build.log").read_text()
+    assert "Using cached notebook" in log
+    assert "Executing notebook" not in log  # Jupyter Book found every chapter executed
+    (html / "renamed.html").write_text("a page of an earlier build")
+
+    status, out, _ = build(book)
+    assert status == 0
+    assert "one.ipynb: cached" in out
+    assert not (html / "renamed.html").exists()
+
+
+def test_broken_reference_fails_the_build_each_time(book):
+    (book / "book" / "first.md").write_text("# First page\n\nSee [nothing](../notebooks/none.ipynb).\n")
+    for _ in range(2):  # Sphinx would not read the page a second time, nor warn a second time
+        status, _, err = build(book)
+        assert status == 1
+        assert "the book was not built" in err
+        assert "first.md:3: WARNING" in err
+        assert "none.ipynb" in err
+
+
+def test_failing_chapters_are_named_with_cell_and_error(book):
+    write_chapter(book, "one", "a = 1", "a / 0", "print('never')")
+    write_chapter(book, "two", "assert round(0.21, 2) == 0.25, 'expected 0.25'")
+    write_chapter(book, "three", "print('fine')")
+    toc = {"format": "jb-book", "root": "book/first"}
+    toc["chapters"] = [{"file": f"notebooks/{name}"} for name in ("one", "two", "three")]
+    (book / "_toc.yml").write_text(yaml.safe_dump(toc))
+    status, out, err = build(book)
+    assert status == 1
+    assert "notebooks/one.ipynb, cell 3: ZeroDivisionError: division by zero\n    a / 0" in err
+    assert "notebooks/two.ipynb, cell 2: AssertionError: expected 0.25\n    assert round" in err
+    assert "three.ipynb: failed" not in out
+    assert printed(book, "three") == "fine\n"
+    assert not (book / "_build" / "html").exists()
+
+
+def test_chapter_whose_kernel_dies_is_named(book):
+    write_chapter(book, "one", "import os", "os._exit(1)")
+    with pytest.raises(build_book.BookError, match=r"one\.ipynb, cell 3: .*[Kk]ernel died"):
+        execute(book)
+
+
+def test_chapter_that_does_not_end_is_named(book, monkeypatch):
+    monkeypatch.setattr(build_book, "CELL_TIMEOUT", 1)
+    write_chapter(book, "one", "import time", "time.sleep(60)")
+    with pytest.raises(build_book.BookError, match=r"(?s)one\.ipynb, cell 3: .*timed out"):
+        execute(book)
+
+
+def test_changed_library_executes_the_chapters_again(book, capsys):
+    execute(book)
+    assert printed(book) == "41\n"
+    os.utime(book / "nfcodes_lib" / "constants.py", (1, 1))  # another date, the same content
+    execute(book)
+    assert capsys.readouterr().out.endswith("one.ipynb: cached\n")
+    (book / "nfcodes_lib" / "constants.py").write_text("ANSWER = 42\n")
+    execute(book)
+    assert printed(book) == "42\n"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "nfcodes_lib/constants.py", "nfcodes_lib/assets/w.safetensors"])
+def test_key_follows_contents(book, name):
+    keys = [build_book.execution_key(book)]
+    (book / name).parent.mkdir(exist_ok=True)
+    for content in (b"one", b"two", b"one"):
+        (book / name).write_bytes(content)
+        keys.append(build_book.execution_key(book))
+    assert len(set(keys)) == 3
+    assert keys[1] == keys[3]
+    (book / name).rename(book / "nfcodes_lib" / "renamed")
+    assert build_book.execution_key(book) not in keys
+
+
+def test_key_ignores_what_python_leaves_behind(book):
+    key = build_book.execution_key(book)
+    (book / "nfcodes_lib" / "__pycache__").mkdir()
+    (book / "nfcodes_lib" / "__pycache__" / "constants.cpython-311.pyc").touch()
+    (book / "book" / "first.md").write_text("# Another text\n")
+    assert build_book.execution_key(book) == key
+
+
+def test_key_follows_the_installed_torch(book, monkeypatch):
+    key = build_book.execution_key(book)
+    monkeypatch.setattr(build_book.importlib.metadata, "version", lambda package: "2.15.0+cpu")
+    assert build_book.execution_key(book) != key
+
+
+def test_chapters_run_in_the_kernel_of_this_environment(book, tmp_path):
+    folder = tmp_path / "theirs" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    kernel = {"argv": ["false", "{connection_file}"], "display_name": "Theirs", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(kernel))
+    theirs = str(tmp_path / "theirs")
+    write_chapter(book, "one", "import sys\nraise SystemError(sys.prefix)")
+    status, _, err = build(book, JUPYTER_PATH=theirs, JUPYTER_DATA_DIR=theirs)
+    assert status == 1
+    assert f"one.ipynb, cell 2: SystemError: {sys.prefix}\n" in err
+
+
+def test_entry_without_a_file_is_named(book):
+    (book / "_toc.yml").write_text("format: jb-book\nroot: book/first\nchapters:\n- file: notebooks/seven\n")
+    with pytest.raises(build_book.BookError, match=r"lists 'notebooks/seven', expected notebooks/seven.md or"):
+        build_book.pages(book)
+    (book / "_toc.yml").unlink()
+    with pytest.raises(build_book.BookError, match="expected the table of contents"):
+        build_book.pages(book)
+
+
+def test_pages_are_found_in_reading_order():
+    toc = {"root": "a", "parts": [{"caption": "P", "chapters": [{"file": "b", "sections": [{"file": "c"}]}]}]}
+    assert build_book._entries(toc | {"more": [{"url": "https://example.org"}]}) == ["a", "b", "c"]
+
+
+def test_every_page_of_the_real_book_is_there():
+    assert build_book.pages(ROOT)[0] == ROOT / "book" / "introduction.md"
+
+
+def make(*arguments):
+    """Return what make would do."""
+    env = {name: value for name, value in os.environ.items() if name not in ("TORCH", "MAKEFLAGS", "MAKELEVEL")}
+    command = ["make", "--dry-run", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env).stdout
+
+
+def shell_words(line):
+    """Return a command's words after the shell has put in what the command asks of requirements.txt."""
+    script = f'pip() {{ printf "%s\\n" "$@"; }}; {line[line.index("pip install") :]}'
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+
+
+def test_cpu_wheels_are_asked_of_their_own_index(tmp_path):
+    out = make("TORCH=cpu", f"VENV={tmp_path / 'venv'}", "setup")
+    (line,) = [line for line in out.splitlines() if "download.pytorch.org/whl/cpu" in line]
+    words = shell_words(line.replace("test cpu = cuda || ", ""))
+    assert line.startswith("test cpu = cuda || ")
+    assert words[words.index("--index-url") + 1] == "https://download.pytorch.org/whl/cpu"
+    assert words[-2:] == [f"torch=={pins()['torch']}+cpu", f"torchvision=={pins()['torchvision']}+cpu"]
+    assert out.index("whl/cpu") < out.index("--requirement requirements.txt")
+
+
+def test_choice_of_wheels_is_remembered(tmp_path):
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    assert f"touch {venv}/.torch-cuda" in make(f"VENV={venv}", "setup")
+    (venv / ".torch-cpu").touch()
+    assert f"touch {venv}/.torch-cpu" in make(f"VENV={venv}", "setup")
+    back = make("TORCH=cuda", f"VENV={venv}", "setup")
+    assert f"touch {venv}/.torch-cuda" in back
+    assert "uninstall --yes torch torchvision" in back
+
+
+def test_second_setup_installs_nothing(tmp_path):
+    first = make(f"VENV={tmp_path}", "setup")
+    assert "pip install" in first
+    stamp = first.split(f"touch {tmp_path}/.torch-cuda ")[1].split()[0]
+    Path(stamp).touch()
+    assert "pip install" not in make(f"VENV={tmp_path}", "setup")
