@@ -125,8 +125,8 @@ def test_shapes_and_ranges(trace, sample):
             assert np.isfinite(getattr(kind, name)).all()
     assert (trace.paths.units[0] == trace.clean_units).all()
     assert (trace.paths.predictions[0] == trace.labels).all()
-    np.testing.assert_allclose(trace.paths.quantization_error[0], trace.clean_quantization_error)
-    assert (trace.paths.cosine_change <= 2).all()
+    np.testing.assert_allclose(trace.paths.quantization_error[0], trace.clean_quantization_error, rtol=1e-4)
+    assert (trace.paths.cosine_change <= 2 + 1e-6).all()
 
 
 def test_an_attack_moves_activations_further_than_noise_of_the_same_length(trace):
