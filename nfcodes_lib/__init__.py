@@ -4,6 +4,7 @@ The method is that of Lee and Vijayan, "Analysis of functional neural codes of d
 (arXiv:2205.10952); the settings are ours. ``python -m nfcodes_lib`` reports what works on this machine.
 """
 
+from . import plots
 from ._assets import AssetError
 from .capture import capture
 from .codes import association, code_accuracy, code_table, hit_map, hit_maps
@@ -37,6 +38,7 @@ __all__ = [
     "load_model",
     "morans_i",
     "occupancy",
+    "plots",
     "split_indices",
     "within_class_distance",
 ]

@@ -56,8 +56,14 @@ def styled(function):
 
     @wraps(function)
     def inner(*args, **kwargs):
-        with mpl.rc_context(STYLE):
+        # Not mpl.rc_context: it gives every setting back, also those that a notebook's backend sets when the first
+        # figure loads it, and figures would no longer be shown.
+        own = {name: mpl.rcParams[name] for name in STYLE}
+        mpl.rcParams.update(STYLE)
+        try:
             return function(*args, **kwargs)
+        finally:
+            mpl.rcParams.update(own)
 
     return inner
 

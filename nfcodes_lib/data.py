@@ -95,7 +95,7 @@ def load_images(
             raise ValueError(f"n_samples must be between 1 and {len(labels):,} for this split, got {n_samples!r}")
         chosen = np.random.default_rng(random_state or 0).choice(len(labels), n_samples, replace=False)
         pixels, labels = pixels[chosen], labels[chosen]
-    return torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels.astype(np.int64))
+    return torch.tensor(pixels, dtype=torch.float32).div_(255), torch.from_numpy(labels.astype(np.int64))
 
 
 def split_indices(

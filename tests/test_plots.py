@@ -10,7 +10,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 
 from nfcodes_lib import plots
-from nfcodes_lib._plot_style import CLASS_COLORS, label_line_ends
+from nfcodes_lib._plot_style import CLASS_COLORS, STYLE, label_line_ends, styled
 from nfcodes_lib.codes import association, code_accuracy, code_table, hit_map, hit_maps
 from nfcodes_lib.controls import occupancy
 from nfcodes_lib.som import SOM
@@ -319,3 +319,19 @@ def test_occupancy_is_ranked_and_in_per_cent():
 def test_errors_say_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_settings_that_a_first_figure_changes_stay_changed():
+    # A notebook's backend turns interactive mode on when the first figure loads it; undone, no figure would be shown.
+    @styled
+    def first_figure():
+        mpl.rcParams["interactive"] = True
+        return mpl.rcParams["font.size"]
+
+    before = mpl.rcParams["interactive"], mpl.rcParams["font.size"]
+    try:
+        assert first_figure() == STYLE["font.size"]
+        assert mpl.rcParams["interactive"]
+        assert mpl.rcParams["font.size"] == before[1]
+    finally:
+        mpl.rcParams["interactive"] = before[0]
