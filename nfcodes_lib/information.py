@@ -118,7 +118,7 @@ def association(
     The interval comes from half-samples: halves of the samples drawn without replacement, whose spread about their mean
     is that of the whole sample's statistic (the delete-half jackknife; Shao and Wu 1989, Ann. Stat. 17). A bootstrap
     would not do: images drawn with replacement come in duplicates, which always share their unit and their output, so
-    all its replicates lie too high. In simulations a 95 % interval from half-samples held the mean AMI of samples of its
+    all its replicates lie too high. In simulations a 95 % interval of half-samples held the mean AMI of samples of its
     size in 89 to 100 % of cases, depending on the setting, the bootstrap's percentile and basic intervals in 0 to 24 %
     (``tests/benchmarks/bench_association.py``).
 
