@@ -25,7 +25,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test lint pytest nbval bench lab doctor gpu clean
+.PHONY: help setup book cover test lint pytest nbval bench lab doctor gpu clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ $(STAMP):
 
 book: setup  ## execute the chapters that changed, write _build/html/index.html
 	$(PY) -P nfcodes_lib/build_book.py
+
+cover: setup  ## draw the figure of the introduction and the README again
+	$(PY) -P book/make_cover.py
 
 test: lint pytest nbval book  ## what CI runs: lint, tests, every chapter's recorded output, the book
 
