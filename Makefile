@@ -61,7 +61,7 @@ pytest: setup  ## the tests and the examples in docstrings
 	$(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile --ignore=tests/benchmarks tests nfcodes_lib
 
 nbval: setup  ## execute the chapters, compare the cells marked NBVAL_CHECK_OUTPUT with their recorded output
-	$(if $(NOTEBOOKS),$(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks)
+	$(if $(NOTEBOOKS),$(ONE_THREAD) TQDM_DISABLE=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks)
 
 bench: setup  ## time the map trainings against their peers
 	$(PY) -m pytest --benchmark-only tests/benchmarks

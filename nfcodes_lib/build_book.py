@@ -253,6 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     # The kernel called python3 must be this environment's, not one that the reader registered elsewhere.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ.pop("JUPYTER_PATH", None)
+    os.environ["TQDM_DISABLE"] = "1"  # a page should not show how long its making took
     started = time.perf_counter()
     try:
         index = build_book(root, root / "_build")
