@@ -15,7 +15,8 @@ import torch
 
 from ._som_distributed import Ranks
 
-POWER_ITERATIONS = 4
+POWER_ITERATIONS = 6
+PCA_SAMPLES = 2048
 OVERSAMPLING = 8  # further directions carried along in the power iterations, which makes the two wanted converge
 
 
@@ -93,6 +94,7 @@ class CenteredRows:
         self.block_rows = self.n_samples if self.fits else max(1, memory // 4 // row_bytes)
         self._buffer = np.empty((self.block_rows, self.n_features), str(dtype).removeprefix("torch."))
         self._kept = self._load(0) if self.fits else None
+        self._squares = None
 
     def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield (index of the first row, rows); a block may be overwritten by the next."""
@@ -102,17 +104,25 @@ class CenteredRows:
         for start in range(0, self.n_samples, self.block_rows):
             yield start, self._load(start)
 
+    def squares(self) -> torch.Tensor:
+        """Squared length of each row, shape (n_samples,)."""
+        if self._squares is None:
+            lengths = [torch.linalg.vector_norm(block, dim=1) for _, block in self.blocks()]
+            self._squares = torch.cat(lengths).square_()
+        return self._squares
+
     def _load(self, start: int) -> torch.Tensor:
         rows = self.x[start : start + self.block_rows]
         return torch.from_numpy(self.frame.inward(rows, out=self._buffer[: len(rows)])).to(self.device)
 
 
-def pca_codebook(rows: CenteredRows, shape: tuple[int, int], seed: np.random.RandomState, ranks: Ranks) -> np.ndarray:
+def pca_codebook(x: np.ndarray, rows: CenteredRows, shape: tuple[int, int], seed, ranks: Ranks) -> np.ndarray:
     """A flat sheet in the plane of the two first principal components, reaching one standard deviation to each side.
 
     The longer side of the map lies along the first component (Kohonen 2001, "Self-Organizing Maps", 3.7). The
-    components come from a few power iterations on a block of random directions (Halko, Martinsson and Tropp 2011,
-    arXiv:0909.4061), which needs only products with the data; their signs are fixed, so a seed gives one codebook.
+    components come from power iterations on a block of random directions (Halko, Martinsson and Tropp 2011,
+    arXiv:0909.4061): most of them on a sample of the data, the last two on all. Their signs are fixed, so a seed gives
+    one codebook.
 
     Returns
     -------
@@ -121,14 +131,15 @@ def pca_codebook(rows: CenteredRows, shape: tuple[int, int], seed: np.random.Ran
     """
     n_directions = min(2 + OVERSAMPLING, rows.n_features)
     basis = np.linalg.qr(seed.standard_normal((rows.n_features, n_directions)))[0]
-    total = torch.tensor(float(rows.n_samples), dtype=torch.float64, device=ranks.device)
-    n_samples = float(ranks.sum(total))
-    for last in [False] * POWER_ITERATIONS + [True]:
-        image = covariance_times(rows, basis, ranks) / n_samples
-        if not last:
-            basis = np.linalg.qr(image)[0]
-    variances, rotation = np.linalg.eigh((basis.T @ image + image.T @ basis) / 2)
-    components = (basis @ rotation[:, ::-1][:, :2]).T
+    n_samples = sum(ranks.counts(len(x)))
+    sample = torch.from_numpy(sampled_rows(x, rows.frame, min(n_samples, PCA_SAMPLES), seed, ranks)).to(rows.device)
+    for iteration in range(POWER_ITERATIONS):
+        last_two = iteration >= POWER_ITERATIONS - 2
+        image = covariance_times(rows, basis, ranks) if last_two else sample_covariance_times(sample, basis)
+        previous, basis = basis, np.linalg.qr(image)[0]
+    projected = previous.T @ image / n_samples
+    variances, rotation = np.linalg.eigh((projected + projected.T) / 2)
+    components = (previous @ rotation[:, ::-1][:, :2]).T
     components *= np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])[:, None]
     lengths = np.sqrt(np.maximum(variances[::-1][:2], 0))
     down, along = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape)
@@ -139,27 +150,31 @@ def pca_codebook(rows: CenteredRows, shape: tuple[int, int], seed: np.random.Ran
 
 def covariance_times(rows: CenteredRows, basis: np.ndarray, ranks: Ranks) -> np.ndarray:
     """X^T X times `basis`, summed over blocks and ranks; float64, shape (n_features, n_directions)."""
-    total = torch.zeros(basis.shape, dtype=torch.float64 if ranks.device.type != "mps" else torch.float32)
-    directions = torch.from_numpy(basis).to(rows.device, rows.dtype)
-    for _, block in rows.blocks():
-        total += (block.T @ (block @ directions)).to("cpu", total.dtype)
-    return ranks.sum(total.to(ranks.device)).cpu().numpy().astype(np.float64)
+    total = sum(sample_covariance_times(block, basis) for _, block in rows.blocks())
+    return ranks.sum(torch.from_numpy(total).to(ranks.device)).cpu().numpy()
 
 
-def sampled_codebook(
-    x: np.ndarray, frame: Frame, n_units: int, seed: np.random.RandomState, ranks: Ranks
-) -> np.ndarray:
-    """Random samples of the data, one per unit, in random order; without repeats while there are enough samples.
+def sample_covariance_times(block: torch.Tensor, basis: np.ndarray) -> np.ndarray:
+    """X^T X times `basis` for one block of rows (with the data on the left of neither product: that is slow)."""
+    directions = torch.from_numpy(np.ascontiguousarray(basis.T)).to(block.device, block.dtype)
+    total = np.zeros(basis.shape)
+    for tile in block.split(max(1, 2**18 // block.shape[1])):
+        total += ((tile @ directions.T).T @ tile).T.cpu().numpy()
+    return total
+
+
+def sampled_rows(x: np.ndarray, frame: Frame, n_rows: int, seed: np.random.RandomState, ranks: Ranks) -> np.ndarray:
+    """Random samples of the data, in random order; without repeats while there are enough.
 
     Returns
     -------
-    ndarray, float32, shape (n_units, n_features)
-        In `frame`. With several ranks the samples are drawn from all, counted rank by rank.
+    ndarray, float32, shape (n_rows, n_features)
+        In `frame`. With several ranks the samples are drawn from all, counted rank by rank, and all get the same.
     """
     counts = ranks.counts(len(x))
-    chosen = seed.choice(sum(counts), n_units, replace=n_units > sum(counts))
+    chosen = seed.choice(sum(counts), n_rows, replace=n_rows > sum(counts))
     first = sum(counts[: ranks.rank])
     mine = (chosen >= first) & (chosen < first + len(x))
-    codebook = np.zeros((n_units, x.shape[1]), np.float32)
-    codebook[mine] = frame.inward(x[chosen[mine] - first])
-    return ranks.sum(torch.from_numpy(codebook).to(ranks.device)).cpu().numpy()
+    samples = np.zeros((n_rows, x.shape[1]), np.float32)
+    samples[mine] = frame.inward(x[chosen[mine] - first])
+    return ranks.sum(torch.from_numpy(samples).to(ranks.device)).cpu().numpy()

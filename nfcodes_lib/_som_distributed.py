@@ -6,8 +6,10 @@ loop reads the same on a laptop and on a cluster.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from sklearn.utils import check_random_state
 
 
 class Ranks:
@@ -61,6 +63,11 @@ class Ranks:
                 )
         if problem is not None:
             raise problem
+
+    def seed(self, random_state) -> np.random.RandomState:
+        """The generator that rank 0 makes of `random_state`, on every rank; so None too is one seed for all."""
+        drawn = int(check_random_state(random_state).randint(2**31 - 1)) if self.rank == 0 else 0
+        return np.random.RandomState(int(self.sum(torch.tensor(drawn, device=self.device))))
 
     def counts(self, n_samples: int) -> list[int]:
         """Number of samples on each rank."""

@@ -13,19 +13,19 @@ of data and codebook for the search, and one of the neighbourhood matrix and the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 
-from . import grids
 from ._som_data import CenteredRows
 from ._som_distributed import Ranks
+from ._som_neighborhood import Neighborhood
+from ._som_workers import Workers
 
-TILE_BYTES = 3 * 2**20  # distances computed at a time: they should still be in the cache when the minimum is sought
-BLOCK_BYTES = 16 * 2**20  # of the neighbourhood matrix, or of transforms, at a time
-LARGE_MAP = 4096  # units from which a Fourier transform beats the neighbourhood matrix
-FULL_PRECISION_EPOCHS = 2  # at the end of training, when the search runs at lower precision
+GPU_TILE_BYTES = 2**28  # of scores at a time, to keep the device busy
+FULL_PRECISION_EPOCHS = 1  # at the end of training, when the search runs at lower precision
+EXTRA_COLUMNS = 8  # beside the data in a search at lower precision
 
 
 def train(
@@ -49,7 +49,7 @@ def train(
         One per epoch.
     neighborhood : Neighborhood
     search_dtype : torch.dtype
-        In which the BMUs are searched, but for the last epochs and the final search.
+        float32 or bfloat16; the BMUs of the last epoch and of the final codebook are searched in float32 anyhow.
     ranks : Ranks
 
     Yields
@@ -61,211 +61,160 @@ def train(
         Mean distance to the BMU over all ranks, in the frame of `rows`.
     """
     codebook = torch.from_numpy(codebook).to(rows.device)
-    for epoch, radius in enumerate(radii):
-        low = epoch < len(radii) - FULL_PRECISION_EPOCHS
-        units, distances, sums, counts = search(rows, codebook, dtype=search_dtype if low else rows.dtype, sums=True)
-        yield _state(codebook, units, distances, ranks)
-        codebook = neighborhood.update(codebook, ranks.sum(sums), ranks.sum(counts), radius)
-    units, distances, _, _ = search(rows, codebook)
-    yield _state(codebook, units, distances, ranks)
+    scores = None
+    with Workers(rows.device) as workers:
+        for epoch, radius in enumerate(radii):
+            low = search_dtype != rows.dtype and epoch < len(radii) - FULL_PRECISION_EPOCHS
+            search = Search(rows, codebook, workers, low=search_dtype if low else None, guess=scores)
+            scores = search.scores
+            yield codebook.cpu().numpy(), search.units[:, 0].cpu().numpy(), search.mean_distance(ranks)
+            sums, counts = search.sums()
+            codebook = neighborhood.update(codebook, ranks.sum(sums), ranks.sum(counts), radius, workers)
+        search = Search(rows, codebook, workers)
+        yield codebook.cpu().numpy(), search.units[:, 0].cpu().numpy(), search.mean_distance(ranks)
 
 
-def _state(codebook, units, distances, ranks):
-    total = torch.tensor([distances.sum(), len(distances)], dtype=torch.float64, device=ranks.device)
-    total = ranks.sum(total).tolist()
-    return codebook.cpu().numpy(), units[:, 0], total[0] / total[1]
+class Search:
+    """The best-matching units of all rows, found when it is made.
 
-
-def search(
-    rows: CenteredRows,
-    codebook: torch.Tensor,
-    *,
-    n_best: int = 1,
-    dtype: torch.dtype | None = None,
-    sums: bool = False,
-) -> tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor]:
-    """Find the best-matching units, and in the same pass add the samples up per unit.
+    The score of unit k for a sample x is |w_k|^2 / 2 - x.w_k = (|x - w_k|^2 - |x|^2) / 2, so the lowest wins.
 
     Parameters
     ----------
     rows : CenteredRows
     codebook : torch.Tensor, shape (n_units, n_features)
         On the device and in the dtype of `rows`.
+    workers : Workers
     n_best : {1, 2}
-    dtype : torch.dtype, optional
-        Of the products of data and codebook; that of `rows` if None.
-    sums : bool
+    low : torch.dtype, optional
+        Lower precision to search in.
+    guess : torch.Tensor, shape (n_samples,), optional
+        About what the lowest scores will be, for a search at lower precision.
 
-    Returns
-    -------
-    units : ndarray, int64, shape (n_samples, n_best)
+    Attributes
+    ----------
+    units : torch.Tensor, int64, shape (n_samples, n_best)
         Nearest first; of equally near units the one with the lowest index.
-    distances : ndarray, shape (n_samples,)
-        To the best-matching unit, from the expanded square: within about 3e-4 of the length of the sample.
-    sums : torch.Tensor, shape (n_units, n_features)
-    counts : torch.Tensor, shape (n_units,)
-        Sum and number of the samples of each unit; zeros if not asked for.
+    scores : torch.Tensor, shape (n_samples,)
+        The lowest.
+
+    Notes
+    -----
+    bfloat16 keeps 8 bits of a score, too few to tell units apart whose scores differ little. So the score is computed
+    relative to a guess, last epoch's lowest: [x, 1, guess].[-w, |w|^2 / 2, -1] is summed in float32, and is small for
+    the units that matter when it is rounded. |w|^2 / 2 and the guess take three columns each, to keep 24 bits.
     """
-    dtype = dtype or rows.dtype
-    n_units = len(codebook)
-    units = np.empty((rows.n_samples, n_best), np.int64)
-    distances = np.empty(rows.n_samples, str(rows.dtype).removeprefix("torch."))
-    unit_sums = torch.zeros_like(codebook) if sums else None
-    unit_counts = codebook.new_zeros(n_units) if sums else None
-    half_norms = (codebook * codebook).sum(dim=1).mul_(0.5).to(dtype)
-    transposed = codebook.to(dtype).T
-    tile_rows = max(256, TILE_BYTES // (n_units * dtype.itemsize))
-    buffer = torch.empty(min(tile_rows, rows.block_rows), n_units, dtype=dtype, device=rows.device)
-    for start, block in rows.blocks():
-        for first in range(0, len(block), tile_rows):
-            tile = block[first : first + tile_rows]
-            scores = torch.addmm(half_norms, tile.to(dtype), transposed, alpha=-1, out=buffer[: len(tile)])
-            here = slice(start + first, start + first + len(tile))
-            best = lowest(scores, units[here])
-            squares = (tile * tile).sum(dim=1).cpu().numpy() + 2 * best
-            distances[here] = np.sqrt(np.maximum(squares, 0))
-        if sums:
-            index = torch.from_numpy(units[start : start + len(block), 0]).to(rows.device)
-            add_up(unit_sums, block, index)
-            unit_counts += torch.bincount(index, minlength=n_units)
-    return units, distances, unit_sums, unit_counts
+
+    def __init__(self, rows, codebook, workers, *, n_best=1, low=None, guess=None):
+        self.rows, self.codebook, self.workers, self.low, self.guess = rows, codebook, workers, low, guess
+        self.n_units = len(codebook)
+        self.units = torch.empty(rows.n_samples, n_best, dtype=torch.int64, device=rows.device)
+        self.scores = torch.empty(rows.n_samples, dtype=rows.dtype, device=rows.device)
+        used = codebook.to(low).to(rows.dtype) if low else codebook
+        self._half_norms = torch.linalg.vector_norm(used, dim=1).square_().mul_(0.5)
+        if low:
+            ones = used.new_ones(self.n_units, 3)
+            self._augmented = torch.cat([-used, pieces(self._half_norms), -ones, 0 * ones[:, :2]], dim=1).to(low).T
+        self._tile_rows = tile_rows(self.n_units, rows.n_features, rows.dtype.itemsize, rows.device.type)
+        for start, block in rows.blocks():
+            tiles = [(start, block, first) for first in range(0, len(block), self._tile_rows)]
+            workers.run(self._search_low if low else self._search_full, tiles)
+
+    def _search_full(self, piece) -> None:
+        start, block, first = piece
+        tile = block[first : first + self._tile_rows]
+        buffer = self.workers.buffer(len(tile), self.n_units, tile.dtype, tile.device)
+        torch.addmm(self._half_norms, tile, self.codebook.T, alpha=-1, out=buffer)
+        self._take_lowest(buffer, start + first)
+
+    def _search_low(self, piece) -> None:
+        start, block, first = piece
+        tile = block[first : first + self._tile_rows]
+        here = slice(start + first, start + first + len(tile))
+        augmented = self.workers.buffer(len(tile), tile.shape[1] + EXTRA_COLUMNS, self.low, tile.device)
+        augmented[:, : tile.shape[1]] = tile
+        augmented[:, -8:-5] = 1
+        augmented[:, -5:-2] = 0 if self.guess is None else pieces(self.guess[here])
+        augmented[:, -2:] = 0
+        buffer = self.workers.buffer(len(tile), self.n_units, torch.float32, tile.device)
+        buffer.copy_(augmented @ self._augmented)
+        self._take_lowest(buffer, here.start)
+        if self.guess is not None:
+            self.scores[here] += self.guess[here]
+
+    def _take_lowest(self, scores: torch.Tensor, start: int) -> None:
+        """Note the index and value of the lowest score of each row, and the next index if wanted; spoils `scores`.
+
+        On a CPU the search is numpy's, which is several times faster than torch's.
+        """
+        here = slice(start, start + len(scores))
+        for best in range(self.units.shape[1]):
+            if scores.device.type == "cpu":
+                index = torch.from_numpy(scores.numpy().argmin(axis=1))[:, None]
+            else:
+                index = scores.argmin(dim=1, keepdim=True)
+            self.units[here, best : best + 1] = index
+            if best == 0:
+                torch.gather(scores, 1, index, out=self.scores[here, None])
+            if best + 1 < self.units.shape[1]:
+                scores.scatter_(1, index, float("inf"))
+
+    def mean_distance(self, ranks: Ranks) -> float:
+        """Mean distance to the BMU over all ranks.
+
+        From the expanded square, so a distance below 3e-4 of the length of the sample is not told from zero.
+        """
+        distances = (self.rows.squares() + 2 * self.scores).clamp_(min=0).sqrt_()
+        total = torch.tensor([float(distances.cpu().sum(dtype=torch.float64)), len(distances)], dtype=torch.float64)
+        total = ranks.sum(total.to(ranks.device)).tolist()
+        return total[0] / total[1]
+
+    def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum and number of the samples of each unit: (n_units, n_features) and (n_units,), both floats."""
+        sums = torch.zeros_like(self.codebook)
+        for start, block in self.rows.blocks():
+            add_up(sums, block, self.units[start : start + len(block), 0], self.workers)
+        return sums, torch.bincount(self.units[:, 0], minlength=self.n_units).to(sums.dtype)
 
 
-def lowest(scores: torch.Tensor, units: np.ndarray) -> np.ndarray:
-    """Write the index of the smallest score of each row into `units` (and of the next smallest, if it has two columns).
+def tile_rows(n_units: int, n_features: int, item_bytes: int, device_type: str) -> int:
+    """How many samples to search at a time.
 
-    `scores` is overwritten. Returns the smallest scores, as ndarray. On a CPU the search is numpy's, which is several
-    times faster than torch's.
+    On a CPU the scores (1 MB or so) should still be in the core's cache when the least is sought, but a product of
+    fewer than about 512 rows spends too much of its time on arranging the codebook.
     """
-    if scores.device.type != "cpu" or scores.dtype == torch.bfloat16:
-        values, index = scores.min(dim=1)
-        units[:, 0] = index.cpu().numpy()
-        if units.shape[1] == 2:
-            units[:, 1] = scores.scatter_(1, index[:, None], float("inf")).argmin(dim=1).cpu().numpy()
-        return values.float().cpu().numpy()
-    scores, each = scores.numpy(), np.arange(len(scores))
-    units[:, 0] = scores.argmin(axis=1)
-    values = scores[each, units[:, 0]]
-    if units.shape[1] == 2:
-        scores[each, units[:, 0]] = np.inf
-        units[:, 1] = scores.argmin(axis=1)
-    return values
+    if device_type != "cpu":
+        return max(1, GPU_TILE_BYTES // (n_units * item_bytes))
+    cached, enough, limit = (2**20 // (n_units * item_bytes), min(512, 4 * n_features), 2**25 // (n_units * item_bytes))
+    return max(16, min(limit, max(cached, enough)))
 
 
-def add_up(totals: torch.Tensor, samples: torch.Tensor, index: torch.Tensor) -> None:
-    """Add each sample to the row of `totals` that `index` names."""
+def pieces(values: torch.Tensor) -> torch.Tensor:
+    """Three bfloat16 numbers that add up to each value: its first 24 bits; float32, shape (n, 3)."""
+    high = values.bfloat16().float()
+    middle = (values - high).bfloat16().float()
+    return torch.stack([high, middle, values - high - middle], dim=1)
+
+
+def add_up(totals: torch.Tensor, samples: torch.Tensor, index: torch.Tensor, workers: Workers) -> None:
+    """Add each sample to the row of `totals` that `index` names.
+
+    On a CPU the samples of a unit are visited together, and the workers share the units; always in the same order.
+    """
     if totals.device.type != "cpu":
         totals.index_add_(0, index, samples)
         return
     order = torch.argsort(index, stable=True)
-    counts = torch.bincount(index, minlength=len(totals))
-    totals += torch.nn.functional.embedding_bag(order, samples, counts.cumsum(0) - counts, mode="sum")
+    ends = torch.bincount(index, minlength=len(totals)).cumsum(0)
+    starts = torch.cat([ends.new_zeros(1), ends])
+    shares = torch.searchsorted(ends, torch.linspace(0, len(index), 4 * workers.n_threads + 1).long()[1:-1])
+    shares = sorted({0, *shares.tolist(), len(totals)})
 
+    def add(share):
+        first, last = share
+        here = slice(int(starts[first]), int(starts[last]))
+        totals[first:last] += torch.nn.functional.embedding_bag(
+            order[here], samples, starts[first:last] - starts[first], mode="sum"
+        )
 
-class Neighborhood:
-    """The weights h(k, b) of a map, applied to sums per unit.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (n_rows, n_columns).
-    map_type, grid_type : str
-        As in :func:`grids.offset_table`.
-    function : {"gaussian", "bubble"}
-        exp(-d^2 / (2 (std_coeff r)^2)) of the distance d on the map and the radius r, or 1.
-    compact_support : bool
-        No weight beyond d = r; a bubble never has any.
-    std_coeff : float
-    device : str or torch.device
-    """
-
-    def __init__(self, shape, *, map_type, grid_type, function, compact_support, std_coeff, device):
-        table = grids.offset_table(*shape, map_type=map_type, grid_type=grid_type)
-        self.shape, self.planar = shape, map_type == "planar"
-        self.gaussian, self.std_coeff = function == "gaussian", std_coeff
-        self.cut = compact_support or not self.gaussian
-        self.separable = self.gaussian and not self.cut and grid_type == "rectangular"
-        self.smallest = np.exp(-0.5 / std_coeff**2) if self.gaussian else 1.0  # weight at d = r, if cut there
-        self.row_step = np.sqrt(grids.ROW_STEP_SQUARED[grid_type])
-        self.squares = torch.from_numpy(table.astype(np.float32)).to(device)
-
-    def weights(self, radius: float) -> torch.Tensor:
-        """h for every difference of position: float32, laid out as :func:`grids.offset_table`."""
-        radius = float(np.float32(radius))  # as somoclu compares it
-        weights = torch.exp(self.squares / (-2 * (self.std_coeff * radius) ** 2)) if self.gaussian else None
-        if self.cut:
-            inside = (self.squares.sqrt() <= radius).float()
-            weights = inside if weights is None else weights * inside
-        return weights
-
-    def update(self, codebook, sums, counts, radius: float) -> torch.Tensor:
-        """The codebook after one epoch; units without any weight keep their vector.
-
-        Parameters
-        ----------
-        codebook, sums : torch.Tensor, shape (n_units, n_features)
-        counts : torch.Tensor, shape (n_units,)
-        radius : float
-        """
-        weights = self.weights(radius)
-        if self.separable:
-            smooth = self._by_axes
-        elif len(counts) >= LARGE_MAP and self.cut and self.smallest > 1e-6 and counts.device.type != "mps":
-            smooth = self._by_transform
-        else:
-            smooth = self._by_matrix
-        total = smooth(weights, counts[:, None], radius)
-        # Below the smallest normal number the quotient would have no digits; in a transform, zero is 1e-16 or so.
-        least = self.smallest / 2 if smooth == self._by_transform else torch.finfo(torch.float32).tiny
-        return torch.where(total > least, smooth(weights, sums, radius) / total, codebook)
-
-    def _by_axes(self, weights: torch.Tensor, values: torch.Tensor, radius: float) -> torch.Tensor:
-        """A Gaussian of d^2 = di^2 + dj^2 is a product: smooth along the columns of the map, then along its rows."""
-        (n_rows, n_columns), n_features = self.shape, values.shape[1]
-        down = weights[0, :, n_columns - 1].unfold(0, n_rows, 1)  # entry (n_rows - 1 - i, i') is h(i' - i)
-        along = weights[0, n_rows - 1].unfold(0, n_columns, 1)
-        smooth = down.flip(0) @ values.reshape(n_rows, -1)
-        smooth = torch.matmul(along.flip(0), smooth.reshape(n_rows, n_columns, n_features))
-        return smooth.reshape(-1, n_features)
-
-    def _by_matrix(self, weights: torch.Tensor, values: torch.Tensor, radius: float) -> torch.Tensor:
-        """The product with the neighbourhood matrix, a few rows of the map at a time.
-
-        Row i of the map, read backwards, finds its weights in the table at increasing places, so that a strided view
-        is the matrix; hence the flips.
-        """
-        (n_rows, n_columns), n_features = self.shape, values.shape[1]
-        values = values.reshape(n_rows, n_columns, n_features)
-        smooth = torch.empty_like(values)
-        reach = int(np.ceil(radius / self.row_step)) if self.cut and self.planar else n_rows
-        step = max(1, min(n_rows, BLOCK_BYTES // (4 * n_columns * n_rows * n_columns)))
-        tables, row = len(weights), weights.stride(1)
-        for parity, table in enumerate(weights):
-            lines = range(parity, n_rows, tables)
-            for chosen in (lines[k : k + step] for k in range(0, len(lines), step)):
-                low, high = max(0, chosen[0] - reach), min(n_rows, chosen[-1] + reach + 1)
-                matrix = table.as_strided(
-                    (len(chosen), n_columns, high - low, n_columns),
-                    (tables * row, 1, row, 1),
-                    table.storage_offset() + (n_rows - 1 - chosen[-1] + low) * row,
-                ).reshape(len(chosen) * n_columns, -1)
-                part = matrix @ values[low:high].reshape(-1, n_features)
-                smooth[chosen.start : chosen.stop : tables] = part.reshape(-1, n_columns, n_features).flip(0, 1)
-        return smooth.reshape(-1, n_features)
-
-    def _by_transform(self, weights: torch.Tensor, values: torch.Tensor, radius: float) -> torch.Tensor:
-        """The same sums as a convolution over the map, by Fourier transforms in float64, a few features at a time."""
-        (n_rows, n_columns), n_features = self.shape, values.shape[1]
-        size = tuple(next_fast_len(2 * n - 1, real=True) for n in self.shape)
-        padded = weights.new_zeros((len(weights), *size), dtype=torch.float64)
-        padded[:, : weights.shape[1], : weights.shape[2]] = weights.flip(1, 2)
-        kernels = torch.fft.rfft2(padded.roll((1 - n_rows, 1 - n_columns), (1, 2)))
-        smooth = torch.empty(n_rows, n_columns, n_features, dtype=torch.float64, device=values.device)
-        values = values.reshape(n_rows, n_columns, n_features)
-        for first in range(0, n_features, step := max(1, BLOCK_BYTES // (16 * size[0] * size[1]))):
-            block = values[:, :, first : first + step].permute(2, 0, 1).double()
-            transformed = torch.fft.rfft2(block, s=size)
-            for parity, kernel in enumerate(kernels):
-                full = torch.fft.irfft2(transformed * kernel, s=size)[:, parity : n_rows : len(kernels), :n_columns]
-                smooth[parity :: len(kernels), :, first : first + step] = full.permute(1, 2, 0)
-        return smooth.reshape(-1, n_features).to(weights.dtype)
+    workers.run(add, pairwise(shares))

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm.auto import tqdm
 
 from . import _som_file, _som_somoclu, _som_torch, grids
-from ._som_data import CenteredRows, Frame, measure_frame, pca_codebook, power_of_two, sampled_codebook
+from ._som_data import CenteredRows, Frame, measure_frame, pca_codebook, power_of_two, sampled_rows
 from ._som_distributed import Ranks
+from ._som_neighborhood import Neighborhood
+from ._som_workers import Workers
 
 CHOICES = {
     "backend": ("somoclu", "torch"),
@@ -32,7 +33,7 @@ CHOICES = {
     "grid_type": grids.GRID_TYPES,
     "neighborhood": ("gaussian", "bubble"),
     "radius_cooling": ("linear", "exponential"),
-    "search_dtype": ("float32", "bfloat16", "float16"),
+    "search_dtype": ("float32", "bfloat16"),
 }
 
 
@@ -80,8 +81,8 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         r_e = r0 - e (r0 - rN) / (n_epochs - 1), or r_e = r0 (rN / r0)^(e / n_epochs), which stops short of rN.
     device : str
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"mps"``. With backend="somoclu", for search and errors only.
-    search_dtype : {"float32", "bfloat16", "float16"}
-        Precision of the search for BMUs in training, but for the last two epochs. Only with backend="torch".
+    search_dtype : {"float32", "bfloat16"}
+        Precision of the search for BMUs in training, but for the last epoch. Only with backend="torch".
     working_memory : float
         MiB that may be spent beyond the data and the codebook. Data whose centred copy takes more than half of it are
         read again in every epoch (a memory-mapped array: from disk). Only with backend="torch"; somoclu needs a copy.
@@ -263,7 +264,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rows, codebook = self._rows(X)
         half_norms = (codebook * codebook).sum(dim=1) / 2
         distances = np.empty((rows.n_samples, len(codebook)), rows.x.dtype)
-        step = max(1, _som_torch.TILE_BYTES // (len(codebook) * rows.dtype.itemsize))
+        step = max(1, 2**22 // (len(codebook) * rows.dtype.itemsize))
         for start, block in rows.blocks():
             for first in range(0, len(block), step):
                 tile = block[first : first + step]
@@ -354,12 +355,14 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _search(self, X, n_best: int = 1) -> tuple[np.ndarray, CenteredRows, torch.Tensor]:
         rows, codebook = self._rows(X)
-        return _som_torch.search(rows, codebook, n_best=n_best)[0], rows, codebook
+        with Workers(rows.device) as workers:
+            units = _som_torch.Search(rows, codebook, workers, n_best=n_best).units
+        return units.cpu().numpy(), rows, codebook
 
     def _train(self, rows, codebook, ranks, initial_state):
         shared = {"map_type": self.map_type, "grid_type": self.grid_type}
         if self.backend == "torch":
-            neighborhood = _som_torch.Neighborhood(
+            neighborhood = Neighborhood(
                 (self.n_rows, self.n_columns),
                 function=self.neighborhood,
                 compact_support=self.compact_support,
@@ -390,12 +393,12 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _initial_codebook(self, X, rows, ranks) -> np.ndarray:
         """float32, (n_units, n_features), in the frame of `rows`."""
-        seed = check_random_state(self.random_state)
+        seed = ranks.seed(self.random_state)
         if isinstance(self.initialization, np.ndarray):
             return rows.frame.inward(self.initialization.reshape(-1, rows.n_features).astype(X.dtype))
         if self.initialization == "pca":
-            return pca_codebook(rows, (self.n_rows, self.n_columns), seed, ranks)
-        return sampled_codebook(X, rows.frame, self.n_rows * self.n_columns, seed, ranks)
+            return pca_codebook(X, rows, (self.n_rows, self.n_columns), seed, ranks)
+        return sampled_rows(X, rows.frame, self.n_rows * self.n_columns, seed, ranks)
 
     def _radii(self) -> np.ndarray:
         end = float(self.radiusN)

@@ -298,6 +298,14 @@ def test_save_and_load(backend, x, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_feature_names_survive_the_file(x, tmp_path):
+    som = small().fit(x)
+    som.feature_names_in_ = np.array(list("abcdef"), dtype=object)  # as scikit-learn sets them for a data frame
+    again = SOM.load(som.save(tmp_path / "map"))
+    assert again.feature_names_in_.tolist() == list("abcdef")
+    assert again.feature_names_in_.dtype == object
+
+
 def test_load_refuses_what_it_cannot_trust(x, tmp_path):
     path = small().fit(x).save(tmp_path / "map.npz")
     content = path.read_bytes()
