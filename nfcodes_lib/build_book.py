@@ -45,7 +45,7 @@ class ChapterError:
     chapter : str
         Path of the notebook below the book's root.
     cell : int
-        Number of the failing cell, counted from 1 over all cells, text cells included.
+        Number of the failing cell, counted from 1 over all cells, text cells included; 0 if none was reached.
     source : str
         That cell's code.
     error : str
@@ -156,7 +156,7 @@ def execute_chapter(path: Path, root: Path, cache: object) -> tuple[str, Chapter
     import nbformat
     from jupyter_cache.base import CacheBundleIn
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(path, as_version=4)
     try:
@@ -164,7 +164,7 @@ def execute_chapter(path: Path, root: Path, cache: object) -> tuple[str, Chapter
         return "cached", None
     except KeyError:
         pass
-    running = [0]
+    begun = []
     client = NotebookClient(
         notebook,
         kernel_name="python3",
@@ -172,15 +172,18 @@ def execute_chapter(path: Path, root: Path, cache: object) -> tuple[str, Chapter
         record_timing=False,  # it would go to the cells' metadata, by which the cache knows the chapter too
         resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=["--log-level=ERROR"],
-        on_cell_execute=lambda cell, cell_index: running.append(cell_index),
+        on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
     )
     started = time.perf_counter()
     try:
         client.execute()
-    except (CellControlSignal, CellExecutionError, DeadKernelError, TimeoutError) as error:
-        what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error)
-        cell = notebook.cells[running[-1]]
-        return "failed", ChapterError(path.relative_to(root).as_posix(), running[-1] + 1, cell.source, what)
+    except Exception as error:  # the cell's own, or one of the many ways in which a kernel dies or does not start
+        chapter = path.relative_to(root).as_posix()
+        of_cell = isinstance(error, CellExecutionError)
+        what = f"{error.ename}: {error.evalue}" if of_cell else f"{type(error).__name__}: {error}"
+        if not begun:
+            return "failed", ChapterError(chapter, 0, "", f"the kernel did not start: {what}")
+        return "failed", ChapterError(chapter, begun[-1] + 1, notebook.cells[begun[-1]].source, what)
     seconds = time.perf_counter() - started
     bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
     cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)

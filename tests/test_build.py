@@ -78,7 +78,8 @@ def execute(root):
 
 def test_book_is_built_and_built_again_from_the_cache(book):
     status, out, err = build(book)
-    assert (status, err) == (0, "")
+    assert err == ""
+    assert status == 0
     assert "executing every chapter" in out
     html = book / "_build" / "html"
     assert "41" in (html / "notebooks" / "one.html").read_text()
@@ -123,6 +124,17 @@ def test_failing_chapters_are_named_with_cell_and_error(book):
 def test_chapter_whose_kernel_dies_is_named(book):
     write_chapter(book, "one", "import os", "os._exit(1)")
     with pytest.raises(build_book.BookError, match=r"one\.ipynb, cell 3: .*[Kk]ernel died"):
+        execute(book)
+
+
+def test_chapter_whose_kernel_does_not_start_is_named(book, monkeypatch):
+    def start(*_, **__):
+        raise RuntimeError("no port is free")
+
+    monkeypatch.setattr("nbclient.NotebookClient.execute", start)
+    with pytest.raises(
+        build_book.BookError, match=r"one\.ipynb, cell 0: the kernel did not start: RuntimeError: no port is free"
+    ):
         execute(book)
 
 
