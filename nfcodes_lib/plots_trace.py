@@ -103,7 +103,7 @@ def plot_attack(
 
 @styled
 def plot_propagation(
-    trace, measure: str = "relative_change", *, epsilons=None, ax: Axes | None = None, **artist
+    trace, measure: str = "relative_change", *, epsilons=None, log: bool = False, ax: Axes | None = None, **artist
 ) -> Axes:
     """One measure from layer to layer, for each budget, attack beside noise, with 95 % intervals.
 
@@ -114,6 +114,8 @@ def plot_propagation(
         Any average of a :class:`nfcodes_lib.traces.Propagation` over layers.
     epsilons : sequence of float, optional
         Which of the traced budgets; all but 0 if None.
+    log : bool
+        Logarithmic vertical axis, on which equal factors are equal heights.
     ax : matplotlib.axes.Axes, optional
     **artist
         Passed to ``plot``.
@@ -128,12 +130,18 @@ def plot_propagation(
         (budget_name(epsilon, trace.norm), trace, epsilon, color, "o")
         for epsilon, color in zip(epsilons, shades, strict=True)
     ]
-    return _attack_and_noise(curves, measure, ax, artist)
+    return _attack_and_noise(curves, measure, log, ax, artist)
 
 
 @styled
 def plot_networks(
-    traces: dict, measure: str = "relative_change", *, epsilon: float, ax: Axes | None = None, **artist
+    traces: dict,
+    measure: str = "relative_change",
+    *,
+    epsilon: float,
+    log: bool = False,
+    ax: Axes | None = None,
+    **artist,
 ) -> Axes:
     """One measure from layer to layer at one budget, for several networks, attack beside noise.
 
@@ -141,7 +149,7 @@ def plot_networks(
     ----------
     traces : dict of str -> Trace
         Name of the network -> its trace; all over the same layers.
-    measure, ax, **artist
+    measure, log, ax, **artist
         As in :func:`plot_propagation`.
     epsilon : float
         A budget that all of them have.
@@ -154,7 +162,7 @@ def plot_networks(
         (name, trace, epsilon, color, marker)
         for (name, trace), (color, marker, _) in zip(traces.items(), SERIES, strict=False)
     ]
-    return _attack_and_noise(curves, measure, ax, artist)
+    return _attack_and_noise(curves, measure, log, ax, artist)
 
 
 @styled
@@ -365,7 +373,7 @@ def budget_name(epsilon: float, norm: str = "linf") -> str:
     return f"{epsilon * 255:.3g}/255" if norm == "linf" else f"{epsilon:.3g}"
 
 
-def _attack_and_noise(curves, measure: str, ax: Axes | None, artist: dict) -> Axes:
+def _attack_and_noise(curves, measure: str, log: bool, ax: Axes | None, artist: dict) -> Axes:
     """Draw (name, trace, epsilon, colour, marker) as a solid curve for the attack and a dashed one for its noise."""
     ax = axes_or_new(ax)
     ends = []
@@ -381,7 +389,8 @@ def _attack_and_noise(curves, measure: str, ax: Axes | None, artist: dict) -> Ax
         ends.append((x[-1], getattr(trace, measure)[at, -1], name, color))
     ax.set_xticks(np.arange(len(curves[0][1].layers)), curves[0][1].layers)
     ax.set(xlabel="layer", ylabel=LABELS[measure])
-    ends = [end for end in ends if np.isfinite(end[1])]
-    label_line_ends(ax, ends)
+    if log:
+        ax.set_yscale("log")
+    label_line_ends(ax, [end for end in ends if np.isfinite(end[1])])
     ax.legend(handles=ATTACK_KEY, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
     return ax

@@ -86,6 +86,14 @@ def test_every_measure_over_layers_has_a_label_and_draws(trace, measure):
     assert plot_propagation(trace, measure, epsilons=[8 / 255]).get_ylabel() == LABELS[measure]
 
 
+def test_names_stand_at_the_ends_of_their_curves_on_a_logarithmic_axis_too(trace):
+    ax = plot_propagation(trace, "code_change", epsilons=[8 / 255], log=True)
+    assert ax.get_yscale() == "log"
+    ax.figure.draw_without_rendering()
+    end = ax.transAxes.inverted().transform(ax.transData.transform((1, trace.code_change[2, 1])))[1]
+    assert ax.texts[0].get_position()[1] == pytest.approx(end, abs=0.02)
+
+
 def test_plot_networks_names_each_network(trace):
     ax = plt.subplots()[1]
     assert plot_networks({"one": trace, "two": trace}, "bmu_changed", epsilon=8 / 255, ax=ax, linewidth=3) is ax
