@@ -15,7 +15,7 @@ import torch
 
 from ._som_distributed import Ranks
 
-POWER_ITERATIONS = 6
+POWER_ITERATIONS = 3  # on a sample of the data; one more on all
 PCA_SAMPLES = 2048
 OVERSAMPLING = 8  # further directions carried along in the power iterations, which makes the two wanted converge
 
@@ -121,8 +121,8 @@ def pca_codebook(x: np.ndarray, rows: CenteredRows, shape: tuple[int, int], seed
 
     The longer side of the map lies along the first component (Kohonen 2001, "Self-Organizing Maps", 3.7). The
     components come from power iterations on a block of random directions (Halko, Martinsson and Tropp 2011,
-    arXiv:0909.4061): most of them on a sample of the data, the last two on all. Their signs are fixed, so a seed gives
-    one codebook.
+    arXiv:0909.4061): most of them on a sample of the data, the last on all. Their signs are fixed, so a seed gives one
+    codebook.
 
     Returns
     -------
@@ -133,13 +133,11 @@ def pca_codebook(x: np.ndarray, rows: CenteredRows, shape: tuple[int, int], seed
     basis = np.linalg.qr(seed.standard_normal((rows.n_features, n_directions)))[0]
     n_samples = sum(ranks.counts(len(x)))
     sample = torch.from_numpy(sampled_rows(x, rows.frame, min(n_samples, PCA_SAMPLES), seed, ranks)).to(rows.device)
-    for iteration in range(POWER_ITERATIONS):
-        last_two = iteration >= POWER_ITERATIONS - 2
-        image = covariance_times(rows, basis, ranks) if last_two else sample_covariance_times(sample, basis)
-        previous, basis = basis, np.linalg.qr(image)[0]
-    projected = previous.T @ image / n_samples
-    variances, rotation = np.linalg.eigh((projected + projected.T) / 2)
-    components = (previous @ rotation[:, ::-1][:, :2]).T
+    for _ in range(POWER_ITERATIONS):
+        basis = np.linalg.qr(sample_covariance_times(sample, basis))[0]
+    image = covariance_times(rows, basis, ranks) / n_samples
+    variances, rotation = np.linalg.eigh((basis.T @ image + image.T @ basis) / 2)
+    components = np.linalg.qr(image @ rotation[:, ::-1][:, :2])[0].T
     components *= np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])[:, None]
     lengths = np.sqrt(np.maximum(variances[::-1][:2], 0))
     down, along = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape)

@@ -14,7 +14,7 @@ from scipy.fft import next_fast_len
 from . import grids
 from ._som_workers import Workers
 
-MATRIX_BYTES = 2**20  # of the neighbourhood matrix at a time
+UNITS_AT_ONCE = 160  # rows of the neighbourhood matrix: few, as each block reaches beyond itself, but not too few
 TRANSFORM_BYTES = 2**23
 LARGE_MAP = 4096  # units from which a Fourier transform beats the neighbourhood matrix
 
@@ -95,7 +95,7 @@ class Neighborhood:
         (n_rows, n_columns), n_tables, stride = self.shape, len(weights), weights.stride(1)
         smooth = torch.empty_like(values)
         reach = int(np.ceil(radius / self.row_step)) if self.cut and self.planar else n_rows
-        step = max(1, MATRIX_BYTES // (4 * n_columns * n_rows * n_columns))
+        step = max(1, UNITS_AT_ONCE // n_columns)
 
         def smooth_rows(chosen):
             low, high = max(0, chosen[0] - reach), min(n_rows, chosen[-1] + reach + 1)

@@ -137,7 +137,8 @@ class Search:
         augmented[:, -5:-2] = 0 if self.guess is None else pieces(self.guess[here])
         augmented[:, -2:] = 0
         buffer = self.workers.buffer(len(tile), self.n_units, torch.float32, tile.device)
-        buffer.copy_(augmented @ self._augmented)
+        rounded = self.workers.buffer(len(tile), self.n_units, self.low, tile.device, name="rounded")
+        buffer.copy_(torch.mm(augmented, self._augmented, out=rounded))
         self._take_lowest(buffer, here.start)
         if self.guess is not None:
             self.scores[here] += self.guess[here]

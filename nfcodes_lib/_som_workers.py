@@ -49,9 +49,9 @@ class Workers:
             for _ in self._pool.map(piece_of_work, pieces):
                 pass
 
-    def buffer(self, n_rows: int, n_columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """Uninitialised (n_rows, n_columns), from memory that the calling worker keeps and will overwrite."""
-        kept = self._own.__dict__.get(dtype)
+    def buffer(self, n_rows: int, n_columns: int, dtype: torch.dtype, device, *, name: str = "") -> torch.Tensor:
+        """Uninitialised (n_rows, n_columns), from memory that the calling worker keeps, by name and dtype."""
+        kept = self._own.__dict__.get((name, dtype))
         if kept is None or kept.numel() < n_rows * n_columns:
-            kept = self._own.__dict__[dtype] = torch.empty(n_rows * n_columns, dtype=dtype, device=device)
+            kept = self._own.__dict__[name, dtype] = torch.empty(n_rows * n_columns, dtype=dtype, device=device)
         return kept[: n_rows * n_columns].view(n_rows, n_columns)
