@@ -42,7 +42,7 @@ COMPILER_REMEDY = (
     "(Debian, Ubuntu: `apt-get install g++ python3-dev`; Fedora: `dnf install gcc-c++ python3-devel`; "
     "macOS: `brew install gcc`, then CC=gcc-15 CXX=g++-15)"
 )
-# The two GPU generations since 2018 that have machine code in the binary, and code that newer drivers translate (PTX).
+# Compute capabilities that get machine code, by CUDA's major version; newer devices translate the last one's PTX.
 ARCHITECTURES = {12: ("70", "75", "80", "90"), 13: ("75", "80", "90")}
 # CUDA 13 dropped two base classes from thrust and includes less by itself; somoclu's kernel was written for both.
 COMPAT_HEADER = """\
