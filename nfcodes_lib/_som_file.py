@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ._som_settings import check_settings
+
 FORMAT = "nfcodes-som"
 VERSION = 1
 ENTRIES = {  # name -> (kinds of dtype, number of axes)
@@ -71,7 +73,7 @@ def load(cls, path: str | Path):
         parameters["initialization"] = entries["initialization"]
     try:
         som = cls(**parameters)
-        som._check_parameters()
+        check_settings(som)
     except (TypeError, ValueError) as error:
         raise _refuse(path, str(error)) from None
     codebook, labels = entries["codebook"], entries["labels"]

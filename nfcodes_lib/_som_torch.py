@@ -200,22 +200,21 @@ def pieces(values: torch.Tensor) -> torch.Tensor:
 def add_up(totals: torch.Tensor, samples: torch.Tensor, index: torch.Tensor, workers: Workers) -> None:
     """Add each sample to the row of `totals` that `index` names.
 
-    On a CPU the samples of a unit are visited together, and the workers share the units; always in the same order.
+    The samples of a unit are visited together and always in the same order, so that a GPU too repeats its sums to the
+    bit; the workers share the units.
     """
-    if totals.device.type != "cpu":
-        totals.index_add_(0, index, samples)
-        return
     order = torch.argsort(index, stable=True)
     ends = torch.bincount(index, minlength=len(totals)).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends])
-    shares = torch.searchsorted(ends, torch.linspace(0, len(index), 4 * workers.n_threads + 1).long()[1:-1])
-    shares = sorted({0, *shares.tolist(), len(totals)})
+    first_samples = starts.tolist()
+    wanted = np.linspace(0, len(index), 4 * workers.n_threads + 1)[1:-1] if workers.n_threads > 1 else []
+    shares = sorted({0, *np.searchsorted(first_samples[1:], wanted).tolist(), len(totals)})
 
     def add(share):
         first, last = share
-        here = slice(int(starts[first]), int(starts[last]))
+        here = slice(first_samples[first], first_samples[last])
         totals[first:last] += torch.nn.functional.embedding_bag(
-            order[here], samples, starts[first:last] - starts[first], mode="sum"
+            order[here], samples, starts[first:last] - first_samples[first], mode="sum"
         )
 
     workers.run(add, pairwise(shares))

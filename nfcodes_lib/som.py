@@ -23,18 +23,8 @@ from . import _som_file, _som_somoclu, _som_torch, grids
 from ._som_data import CenteredRows, Frame, measure_frame, pca_codebook, power_of_two, sampled_rows
 from ._som_distributed import Ranks
 from ._som_neighborhood import Neighborhood
+from ._som_settings import check_codebook, check_device, check_settings, radii
 from ._som_workers import Workers
-
-CHOICES = {
-    "backend": ("somoclu", "torch"),
-    "kernel": ("auto", "cpu", "gpu"),
-    "initialization": ("pca", "random"),
-    "map_type": grids.MAP_TYPES,
-    "grid_type": grids.GRID_TYPES,
-    "neighborhood": ("gaussian", "bubble"),
-    "radius_cooling": ("linear", "exponential"),
-    "search_dtype": ("float32", "bfloat16"),
-}
 
 
 @dataclass(frozen=True)
@@ -194,13 +184,14 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         RuntimeError
             If kernel="gpu" and somoclu's GPU kernel does not work here, or another rank of the job is lost.
         """
+        check_device(self)
         ranks = Ranks(self.device if self.backend == "torch" else "cpu")
         problem = None
         try:
-            self._check_parameters()
+            check_settings(self)
             X = validate_data(self, X, dtype=[np.float64, np.float32])
             if isinstance(self.initialization, np.ndarray):
-                self._check_codebook(self.initialization)
+                check_codebook(self)
         except (ValueError, TypeError) as error:
             problem = error
         if self.backend == "torch":
@@ -224,7 +215,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             rows = CenteredRows(X, frame, dtype=torch.float32, device=self.device, memory=memory)
         else:
             rows = CenteredRows(X, frame, dtype=torch.float32, device="cpu", memory=4 * X.size * 4)
-        self.radii_ = self._radii()
+        self.radii_ = radii(self)
         states = self._train(rows, self._initial_codebook(X, rows, ranks), ranks, callback is not None)
         history = []
         for index, state in enumerate(tqdm(states, total=self.n_epochs + 1, desc="SOM", disable=not self.verbose)):
@@ -345,6 +336,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _rows(self, X) -> tuple[CenteredRows, torch.Tensor]:
         """`X` and the codebook in one frame, on the device; float64 if X is, where the device can."""
         check_is_fitted(self)
+        check_device(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         codebook = self.codebook_.reshape(-1, self.n_features_in_).astype(np.float64) - self.center_
         dtype = torch.float32 if X.dtype == np.float32 or str(self.device).startswith("mps") else torch.float64
@@ -399,40 +391,3 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.initialization == "pca":
             return pca_codebook(X, rows, (self.n_rows, self.n_columns), seed, ranks)
         return sampled_rows(X, rows.frame, self.n_rows * self.n_columns, seed, ranks)
-
-    def _radii(self) -> np.ndarray:
-        end = float(self.radiusN)
-        start = max(min(self.n_rows, self.n_columns) / 2, end) if self.radius0 is None else float(self.radius0)
-        epochs = np.arange(self.n_epochs)
-        if self.radius_cooling == "exponential":
-            return start * (end / start) ** (epochs / max(1, self.n_epochs))
-        return start - epochs * (start - end) / max(1, self.n_epochs - 1)
-
-    def _check_parameters(self) -> None:
-        for name, known in CHOICES.items():
-            value = getattr(self, name)
-            if name == "initialization" and isinstance(value, np.ndarray):
-                continue
-            if not isinstance(value, str) or value not in known:
-                raise ValueError(f"{name} must be one of {list(known)}, got {value!r}")
-        grids.check_grid(self.n_rows, self.n_columns, self.map_type, self.grid_type)
-        if not isinstance(self.n_epochs, int | np.integer) or isinstance(self.n_epochs, bool) or self.n_epochs < 0:
-            raise ValueError(f"n_epochs must be an integer of at least 0, got {self.n_epochs!r}")
-        for name in ("std_coeff", "radius0", "radiusN", "working_memory"):
-            value = getattr(self, name)
-            if name == "radius0" and value is None:
-                continue
-            if not np.isscalar(value) or isinstance(value, str) or not 0 < value < np.inf:
-                raise ValueError(f"{name} must be a positive finite number, got {value!r}")
-        if self.backend == "somoclu" and self.search_dtype != "float32":
-            raise ValueError(
-                f"search_dtype must be 'float32' with backend='somoclu', got {self.search_dtype!r}; "
-                "backend='torch' has the others"
-            )
-
-    def _check_codebook(self, codebook: np.ndarray) -> None:
-        expected = (self.n_rows, self.n_columns, self.n_features_in_)
-        if codebook.shape != expected:
-            raise ValueError(f"initialization must be a codebook of shape {expected}, got {codebook.shape}")
-        if not np.isfinite(codebook).all():
-            raise ValueError("initialization must be a codebook of finite numbers, got NaN or infinity")

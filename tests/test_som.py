@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from nfcodes_lib._som_settings import radii
 from nfcodes_lib.som import SOM, Epoch
 
 BACKENDS = ["somoclu", "torch"]
@@ -145,7 +146,7 @@ def test_radii_follow_the_schedule(x):
     )
     for n_epochs in (20, 50):  # somoclu's float32 schedule misses 1.0 for 32 x 32 and 20, 30 x 30 and 50
         for side in (30, 32):
-            assert SOM(side, side, n_epochs=n_epochs)._radii()[-1] == 1.0
+            assert radii(SOM(side, side, n_epochs=n_epochs))[-1] == 1.0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -232,6 +233,7 @@ def test_bad_data_are_refused(backend, data, message):
         ({"radius_cooling": "fast"}, "radius_cooling must be one of"),
         ({"search_dtype": "int8"}, "search_dtype must be one of"),
         ({"backend": "somoclu", "search_dtype": "bfloat16"}, "must be 'float32' with backend='somoclu'"),
+        ({"device": "gpu"}, r"device must be one that torch finds here, got 'gpu' .*set_params\(device='cpu'\)"),
         ({"n_rows": 0}, "n_rows must be an integer of at least 1"),
         ({"n_epochs": -1}, "n_epochs must be an integer of at least 0"),
         ({"n_epochs": 2.0}, "n_epochs must be an integer"),
@@ -304,6 +306,14 @@ def test_feature_names_survive_the_file(x, tmp_path):
     again = SOM.load(som.save(tmp_path / "map"))
     assert again.feature_names_in_.tolist() == list("abcdef")
     assert again.feature_names_in_.dtype == object
+
+
+def test_a_map_from_a_machine_with_another_device(x, tmp_path):
+    som = small().fit(x).set_params(device="cuda:99")
+    again = SOM.load(som.save(tmp_path / "map"))
+    with pytest.raises(ValueError, match="device must be one that torch finds here, got 'cuda:99'"):
+        again.predict(x)
+    np.testing.assert_array_equal(again.set_params(device="cpu").predict(x), again.labels_)
 
 
 def test_load_refuses_what_it_cannot_trust(x, tmp_path):

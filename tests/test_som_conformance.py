@@ -20,6 +20,7 @@ from nfcodes_lib import _som_somoclu, grids
 from nfcodes_lib._som_data import CenteredRows, Frame
 from nfcodes_lib._som_distributed import Ranks
 from nfcodes_lib._som_neighborhood import Neighborhood
+from nfcodes_lib._som_settings import radii
 from nfcodes_lib._som_torch import Search, add_up
 from nfcodes_lib._som_workers import Workers
 from nfcodes_lib.som import SOM
@@ -64,7 +65,7 @@ def test_one_epoch_at_a_time(map_type, neighborhood, compact, x):
     options = {"map_type": map_type, "neighborhood": neighborhood}
     codebook = SOM(*SHAPE, backend="torch", n_epochs=0, random_state=0).fit(x).codebook_.reshape(-1, 48)
     rule = torch_neighborhood(compact=compact, **options)
-    for radius in SOM(*SHAPE, n_epochs=6)._radii():
+    for radius in radii(SOM(*SHAPE, n_epochs=6)):
         _, theirs = _som_somoclu._call(x, codebook, SHAPE, 0, radius, compact_support=compact, **options)
         with Workers(torch.device("cpu")) as workers:
             ours = Search(torch_rows(x), torch.from_numpy(codebook), workers).units[:, 0].numpy()
@@ -103,11 +104,11 @@ def test_epoch_by_epoch_is_one_call_of_somoclu(x):
 
 def test_the_last_radius_keeps_its_neighbours():
     """On 32 x 32 units and 20 epochs a whole run of somoclu can end below radius 1; ours end at it."""
-    radii = SOM(32, 32, n_epochs=20)._radii()
+    last = radii(SOM(32, 32, n_epochs=20))[-1]
     difference = np.float32(16 - 1) / np.float32(19)
     assert np.float32(16) - np.float32(19) * difference < 1  # what somoclu's float32 schedule makes of the last epoch
-    assert radii[-1] == 1.0
-    weights = torch_neighborhood((32, 32), neighborhood="bubble").weights(radii[-1])
+    assert last == 1.0
+    weights = torch_neighborhood((32, 32), neighborhood="bubble").weights(last)
     assert weights.sum() == 5  # the unit itself and its four direct neighbours
 
 

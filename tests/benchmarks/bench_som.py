@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from nfcodes_lib import _som_somoclu
+from nfcodes_lib._som_settings import radii
 from nfcodes_lib.som import SOM
 
 ROWS = [  # samples, features, side of the map, epochs
@@ -95,15 +96,15 @@ def run_intrasom(x, side, n_epochs):
     """Its batch training in its fast profile; its radius is the Gaussian's width, so it gets half of ours."""
     import intrasom
 
-    radii = SOM(side, side, n_epochs=n_epochs)._radii() / 2
+    widths = radii(SOM(side, side, n_epochs=n_epochs)) / 2
     som = intrasom.SOMFactory.build(
         x, mapsize=(side, side), mapshape="planar", lattice="rect", normalization=None, initialization="pca",
         faster=True,
     )  # fmt: skip
     som.train(
-        save=False, summary=False, n_job=-1, train_rough_len=n_epochs - 1, train_rough_radiusin=radii[0],
-        train_rough_radiusfin=radii[-2], train_finetune_len=1, train_finetune_radiusin=radii[-1],
-        train_finetune_radiusfin=radii[-1],
+        save=False, summary=False, n_job=-1, train_rough_len=n_epochs - 1, train_rough_radiusin=widths[0],
+        train_rough_radiusfin=widths[-2], train_finetune_len=1, train_finetune_radiusin=widths[-1],
+        train_finetune_radiusfin=widths[-1],
     )  # fmt: skip
     return np.asarray(som.codebook.matrix).reshape(side, side, -1)
 
