@@ -4,19 +4,26 @@ The method is that of Lee and Vijayan, "Analysis of functional neural codes of d
 (arXiv:2205.10952); the settings are ours. ``python -m nfcodes_lib`` reports what works on this machine.
 """
 
-from . import plots
-from ._assets import AssetError
-from .capture import capture
-from .codes import association, code_accuracy, code_table, hit_map, hit_maps
-from .controls import binary_patterns, code_silhouette, kmeans_units, occupancy
-from .data import CLASS_NAMES, load_images, split_indices
-from .layer_codes import LayerCodes
-from .models import available_models, load_model
-from .som import SOM
-from .statistics import depth_trend
-from .topography import morans_i, within_class_distance
+import sys
 
 __version__ = "0.1.0"
+
+try:
+    from . import plots
+    from ._assets import AssetError
+    from .capture import capture
+    from .codes import association, code_accuracy, code_table, hit_map, hit_maps
+    from .controls import binary_patterns, code_silhouette, kmeans_units, occupancy
+    from .data import CLASS_NAMES, load_images, split_indices
+    from .layer_codes import LayerCodes
+    from .models import available_models, load_model
+    from .som import SOM
+    from .statistics import depth_trend
+    from .topography import morans_i, within_class_distance
+except (ImportError, OSError) as error:  # OSError: a shared library of a package does not load
+    if sys.argv[0] != "-m":  # python is still looking for what follows -m: let the doctor have its say
+        raise ImportError(f"{error}; `python -m nfcodes_lib` reports what is missing and how to mend it") from error
+
 
 __all__ = [
     "CLASS_NAMES",
