@@ -68,7 +68,7 @@ def run_nbval(folder, library):
 
 
 def test_nbval_notices_a_changed_constant(tmp_path):
-    """The beginning of chapter 1 passes with a copy of the library, and fails if pixels are scaled by another number."""
+    """The beginning of chapter 1 passes with a copy of the library, and fails if pixels are scaled otherwise."""
     chapter = nbformat.read(ROOT / "notebooks" / "01_capture_codes.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(chapter.cells) if cell.cell_type == "code" and MARK in cell.source)
     chapter.cells = chapter.cells[: first + 1]
