@@ -24,7 +24,7 @@ from ._som_neighborhood import Neighborhood
 from ._som_workers import Workers
 
 GPU_TILE_BYTES = 2**28  # of scores at a time, to keep the device busy
-FULL_PRECISION_EPOCHS = 1  # at the end of training, when the search runs at lower precision
+FULL_PRECISION_EPOCHS = 2  # at the end of training, when the search runs at lower precision
 EXTRA_COLUMNS = 8  # beside the data in a search at lower precision
 
 
@@ -49,7 +49,7 @@ def train(
         One per epoch.
     neighborhood : Neighborhood
     search_dtype : torch.dtype
-        float32 or bfloat16; the BMUs of the last epoch and of the final codebook are searched in float32 anyhow.
+        float32 or bfloat16; the BMUs of the last two epochs and of the final codebook are searched in float32 anyhow.
     ranks : Ranks
 
     Yields

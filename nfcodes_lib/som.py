@@ -72,7 +72,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     device : str
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"mps"``. With backend="somoclu", for search and errors only.
     search_dtype : {"float32", "bfloat16"}
-        Precision of the search for BMUs in training, but for the last epoch. Only with backend="torch".
+        Precision of the search for BMUs in training, but for the last two epochs. Only with backend="torch".
     working_memory : float
         MiB that may be spent beyond the data and the codebook. Data whose centred copy takes more than half of it are
         read again in every epoch (a memory-mapped array: from disk). Only with backend="torch"; somoclu needs a copy.
