@@ -63,8 +63,9 @@ pytest: setup  ## the tests and the examples in docstrings
 nbval: setup  ## execute the chapters, compare the cells marked NBVAL_CHECK_OUTPUT with their recorded output
 	$(if $(NOTEBOOKS),$(ONE_THREAD) TQDM_DISABLE=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks)
 
-bench: setup  ## time the map trainings against their peers
-	$(PY) -m pytest --benchmark-only tests/benchmarks
+bench: setup  ## time capture and the map trainings beside their peers (half an hour; results are printed)
+	$(PY) -m pytest -s -q tests/benchmarks/bench_capture.py
+	$(PY) tests/benchmarks/bench_som.py --rounds 3
 
 lab: setup  ## open the chapters in JupyterLab
 	$(PY) -m jupyterlab notebooks

@@ -17,7 +17,7 @@ try:
     from .data import CLASS_NAMES, load_images, split_indices
     from .layer_codes import LayerCodes
     from .models import available_models, load_model
-    from .som import SOM
+    from .som import SOM, Epoch
     from .statistics import depth_trend
     from .topography import morans_i, within_class_distance
 except (ImportError, OSError) as error:  # OSError: a shared library of a package does not load
@@ -29,6 +29,7 @@ __all__ = [
     "CLASS_NAMES",
     "SOM",
     "AssetError",
+    "Epoch",
     "LayerCodes",
     "association",
     "available_models",

@@ -2,14 +2,19 @@
 
 import multiprocessing
 import os
+import re
 import socket
+import subprocess
+import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch.distributed as dist
 
+import nfcodes_lib as nf
 from nfcodes_lib.som import SOM
 
 SETTINGS = {"n_rows": 7, "n_columns": 5, "backend": "torch", "n_epochs": 5, "random_state": 0}
@@ -156,3 +161,17 @@ def test_a_rank_that_stalls_ends_the_job_at_the_timeout():
     found, status = two_ranks(fit_and_stall, n_results=1, seconds=30)
     assert status[0] == 0
     assert "lost contact" in found["fit_and_stall", 0]
+
+
+def test_the_script_of_the_book_runs_under_torchrun(tmp_path):
+    page = (Path(__file__).parents[1] / "book" / "scale.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    (tmp_path / "train_map.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train_map.py"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    together = SOM.load(tmp_path / "layer4.npz")
+    shares = [nf.LayerCodes.load(tmp_path / f"codes-rank{rank}-of-2")["layer4"] for rank in range(2)]
+    alone = SOM(10, 10, backend="torch", n_epochs=10, random_state=0).fit(np.concatenate(shares))
+    assert abs(together.quantization_error(shares[0]) / alone.quantization_error(shares[0]) - 1) < 0.01
