@@ -1,0 +1,29 @@
+"""The figures of the page on scale are those of the committed measurement, not of somebody's memory."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = json.loads((ROOT / "tests" / "benchmarks" / "som-epyc-2-cores.json").read_text())
+PAGE = (ROOT / "book" / "scale.md").read_text(encoding="utf-8")
+SAMPLES, FEATURES, UNITS, EPOCHS = 1_280_000, 2048, 50 * 50, 20
+
+
+def gflops_reached():
+    """What the search of the torch backend reached on the largest data of the benchmark."""
+    row = next(row for row in MEASURED["rows"] if row["row"][:2] == [60_000, 512])
+    return row["gflops"] / row["tools"]["torch"]["times_floor"]
+
+
+def test_sizing_table_follows_from_the_measured_rate():
+    rate = gflops_reached()
+    assert f"{rate:.0f} GFLOP/s" in PAGE
+    lines = re.findall(r"^\| (\d+) \| ([\d.]+) GB \| ([\d.]+) min \| (\d+) MB \|$", PAGE, flags=re.M)
+    assert [int(line[0]) for line in lines] == [1, 4, 16]
+    for processes, gigabytes, minutes, exchanged in lines:
+        share = SAMPLES / int(processes)
+        seconds = 2 * share * FEATURES * UNITS * (EPOCHS + 1) / (rate * 1e9)
+        assert abs(float(gigabytes) - share * FEATURES * 4 / 1e9) < 0.051
+        assert abs(float(minutes) - seconds / 60) < 0.051
+        assert int(exchanged) == round(UNITS * (FEATURES + 1) * 4 / 1e6)
