@@ -1,0 +1,173 @@
+"""The layers of a network as a function of the image, made for taking its gradient again and again.
+
+:func:`nfcodes_lib.capture` runs a whole network once, without gradients. Whoever searches for an image wants the
+opposite: the gradient of a code with respect to the pixels, hundreds of times. :class:`Encoder` makes that cheap on a
+copy of the network whose weights are frozen (no gradient is computed for them), whose batch norms are folded into the
+convolutions before them, whose memory format is channels-last, and whose pass stops behind the last layer asked for.
+The network itself is never touched.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .capture import evaluating, pool_maps, resolve_layers
+
+FOLDING_TOLERANCE = 1e-3  # largest difference that folding may make to a code, relative to the largest code
+
+
+class _LayersSeen(Exception):
+    """Raised by a hook of the encoder's own copy to end the forward pass; never leaves this module."""
+
+
+class Encoder:
+    """Codes of layers as a differentiable function of images.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Copied, in eval mode; later changes to `model` do not reach the encoder.
+    layers : str or list of str
+        Names as in ``model.named_modules()``.
+    probe : torch.Tensor, float, shape (n, channels, height, width)
+        An image or more, to see which batch norm follows which convolution, and that folding them changed nothing.
+    pool : {"mean", "max", "none"} or int
+        As in :func:`nfcodes_lib.capture`.
+
+    Attributes
+    ----------
+    n_folded : int
+        Batch norms that were folded away. 0 where none directly follows a convolution, or folding changed the codes.
+
+    Raises
+    ------
+    ValueError
+        If a layer is unknown or does not run, or `pool` is ``"spatial"`` (a position is no image).
+
+    Examples
+    --------
+    >>> import nfcodes_lib as nf
+    >>> images, _ = nf.load_images("test", n_samples=4)
+    >>> encode = Encoder(nf.load_model("resnet"), "layer2", probe=images)
+    >>> images = images.requires_grad_(True)
+    >>> encode(images)["layer2"].sum().backward()
+    >>> images.grad.shape, encode.n_folded
+    (torch.Size([4, 1, 28, 28]), 12)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | list[str] | tuple[str, ...],
+        *,
+        probe: torch.Tensor,
+        pool: str | int = "mean",
+    ):
+        if pool == "spatial":
+            raise ValueError(
+                "pool must give one code per image, got 'spatial'; take 'none' or a whole number k, which keep layout"
+            )
+        self.layers, self.pool = resolve_layers(model, layers), pool
+        parameter = next(model.parameters(), torch.zeros(()))
+        self.device, self.dtype = parameter.device, parameter.dtype
+        with evaluating(model):
+            self._model = _frozen_copy(model)
+            expected = self(probe)
+            pairs = _convolutions_before_batch_norms(self._model, self._as_input(probe))
+            folded = _folded(self._model, pairs)
+        self._model, whole = folded, self._model
+        got = self(probe)
+        self.n_folded = len(pairs)
+        if not all(_close(got[layer], expected[layer]) for layer in self.layers):
+            self._model, self.n_folded = whole, 0
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Layer -> codes, float32 of shape (n, n_units), with the graph that leads back to `images`."""
+        codes: dict[str, torch.Tensor] = {}
+
+        def hook_for(layer: str):
+            def hook(module, inputs, output):
+                codes[layer] = pool_maps(output, self.pool).float()
+                if len(codes) == len(self.layers):
+                    raise _LayersSeen
+
+            return hook
+
+        modules = dict(self._model.named_modules())
+        handles = [modules[layer].register_forward_hook(hook_for(layer)) for layer in self.layers]
+        try:
+            self._model(self._as_input(images))
+        except _LayersSeen:
+            return codes
+        finally:
+            for handle in handles:
+                handle.remove()
+        silent = [layer for layer in self.layers if layer not in codes]
+        raise ValueError(f"expected every layer to run in the forward pass, but {silent} did not; name other layers")
+
+    def _as_input(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.to(self.device, self.dtype)
+        return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode and channels-last format whose parameters need no gradient."""
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+@torch.no_grad()
+def _convolutions_before_batch_norms(model: nn.Module, probe: torch.Tensor) -> list[tuple[str, str]]:
+    """Names (convolution, batch norm) where the norm's input is the very tensor that the convolution returned."""
+    made_by: dict[int, str] = {}
+    kept, pairs, n_runs = [], [], {}
+
+    def see_convolution(name: str):
+        def hook(module, inputs, output):
+            kept.append(output)  # alive, so that no other tensor gets its id
+            made_by[id(output)] = name
+            n_runs[name] = n_runs.get(name, 0) + 1
+
+        return hook
+
+    def see_norm(name: str):
+        def hook(module, inputs):
+            if id(inputs[0]) in made_by:
+                pairs.append((made_by[id(inputs[0])], name))
+            n_runs[name] = n_runs.get(name, 0) + 1
+
+        return hook
+
+    handles = []
+    for name, module in model.named_modules():
+        if type(module) is nn.Conv2d:
+            handles.append(module.register_forward_hook(see_convolution(name)))
+        elif type(module) is nn.BatchNorm2d and module.track_running_stats:
+            handles.append(module.register_forward_pre_hook(see_norm(name)))
+    try:
+        model(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [pair for pair in pairs if all(n_runs[name] == 1 for name in pair)]
+
+
+def _folded(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
+    """A copy in which each pair is one convolution with bias, and an identity in the place of the batch norm."""
+    model = copy.deepcopy(model)
+    for convolution, norm in pairs:
+        fused = fuse_conv_bn_eval(model.get_submodule(convolution), model.get_submodule(norm))
+        model.set_submodule(convolution, fused)
+        model.set_submodule(norm, nn.Identity())
+    return _frozen_copy(model)
+
+
+def _close(codes: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool((codes - expected).abs().max() <= FOLDING_TOLERANCE * expected.abs().max().clamp_min(1e-12))
