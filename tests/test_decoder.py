@@ -65,8 +65,6 @@ def test_code_term_brings_the_codes_nearer(data):
     model, images, codes = data
     weights = (0.0, 1.0)
     pixels_only, both = (train_decoder(model, images, layers=LAYERS, code_weight=w, **QUICK) for w in weights)
-        train_decoder(model, images, layers=LAYERS, code_weight=weight, **QUICK) for weight in (0.0, 1.0)
-    )
 
     def code_error(each):
         found = nf.capture(model, each(each.encode(codes)), layers=LAYERS, progress=False)
