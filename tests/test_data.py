@@ -151,6 +151,7 @@ def test_idx_round_trip(tmp_path, shape):
         (gzip.compress(b"\x00\x00\x08\x01" + struct.pack(">I", 4) + b"abc"), r"expected \(4,\) bytes"),
         (gzip.compress(b"\x00\x00\x08\x01" + struct.pack(">I", 2) + b"abc"), r"expected \(2,\) bytes"),
     ],
+    ids=["no gzip", "cut off", "floats", "no header", "short header", "too short", "too long"],
 )
 def test_damaged_idx_is_named(tmp_path, content, message):
     path = tmp_path / "damaged.gz"
