@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ._plot_style import (
     CLASS_COLORS,
@@ -392,8 +392,9 @@ def _attack_and_noise(curves, measure: str, log: bool, ax: Axes | None, artist: 
     ax.set(xlabel="layer", ylabel=LABELS[measure])
     if log:
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
     label_line_ends(ax, [end for end in ends if np.isfinite(end[1])])
     ax.legend(handles=ATTACK_KEY, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
     return ax
