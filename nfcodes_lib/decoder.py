@@ -124,7 +124,7 @@ def train_decoder(
     width: int = 48,
     n_epochs: int = 4,
     batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1e-2,
     code_weight: float = 0.1,
     random_state: int = 0,
     progress: bool | None = None,
