@@ -225,7 +225,7 @@ def _search(
         images = prior.images()
         transformed = any(affine.values()) and step < TRANSFORMED_SHARE * n_steps
         seen = priors.random_affine(images, **affine, generator=generator) if transformed else images
-        error = ((encode(seen) - targets) @ scale).pow(2).sum(1)
+        error = _squared_error(encode(seen) - targets, scale)
         (gradient,) = torch.autograd.grad(error.sum(), images)
         dead &= (gradient == 0).flatten(1).all(1)
         loss = (images * gradient).sum() + prior.penalty().sum()  # the code term's gradient, without a second pass
@@ -241,9 +241,14 @@ def _search(
         bar.update()
     with torch.no_grad():
         images = prior.images().clamp(0, 1)
-        errors.append(((encode(images) - targets) @ scale).pow(2).sum(1))
+        errors.append(_squared_error(encode(images) - targets, scale))
     dead &= errors[-1] > 0  # a target met from the start needs no gradient
     return images.float().cpu().numpy(), torch.stack(errors).cpu().double().numpy(), dead.cpu().numpy()
+
+
+def _squared_error(difference: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """|difference M|^2 of each row; M is a diagonal or a whole matrix."""
+    return (difference * scale if scale.ndim == 1 else difference @ scale).pow(2).sum(1)
 
 
 def _best(runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -254,7 +259,7 @@ def _best(runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.nda
 
 
 def _normalizer(how: str, targets: np.ndarray, reference, decoder: Decoder | None, layer: str) -> torch.Tensor:
-    """The matrix M, float32 of shape (n_units, n_units), from real codes or what stands in for them."""
+    """M, from real codes or what stands in for them: float32, its diagonal (n_units,), or whole (n_units, n_units)."""
     if how not in NORMALIZATIONS:
         raise ValueError(
             f"normalization must be one of {list(NORMALIZATIONS)}, got {how!r}{nearest(how, NORMALIZATIONS)}"
@@ -271,9 +276,9 @@ def _normalizer(how: str, targets: np.ndarray, reference, decoder: Decoder | Non
         spread = np.full(n_units, np.linalg.norm(codes) / np.sqrt(n_units))
     total = max(float(np.sqrt((spread**2).sum())), 1e-12)
     if how == "total":
-        matrix = np.eye(n_units) / total
+        matrix = np.full(n_units, 1 / total)
     elif how == "unit":
-        matrix = np.diag(1 / np.maximum(spread, 1e-3 * total / np.sqrt(n_units)) / np.sqrt(n_units))
+        matrix = 1 / np.maximum(spread, 1e-3 * total / np.sqrt(n_units)) / np.sqrt(n_units)
     else:
         covariance = np.cov(codes, rowvar=False).reshape(n_units, n_units) if len(codes) > 1 else np.diag(spread**2)
         variances, directions = np.linalg.eigh(covariance)
