@@ -11,15 +11,19 @@ __version__ = "0.1.0"
 try:
     from . import plots
     from ._assets import AssetError
+    from .adversarial import trace_attack
+    from .attacks import attack_images
     from .capture import capture
     from .codes import association, code_accuracy, code_table, hit_map, hit_maps
     from .controls import binary_patterns, code_silhouette, kmeans_units, occupancy
     from .data import CLASS_NAMES, load_images, split_indices
     from .layer_codes import LayerCodes
     from .models import available_models, load_model
+    from .patching import patch_test
     from .som import SOM, Epoch
     from .statistics import depth_trend
     from .topography import morans_i, within_class_distance
+    from .traces import transition_matrix
 except (ImportError, OSError) as error:  # OSError: a shared library of a package does not load
     if sys.argv[0] != "-m":  # python is still looking for what follows -m: let the doctor have its say
         raise ImportError(f"{error}; `python -m nfcodes_lib` reports what is missing and how to mend it") from error
@@ -32,6 +36,7 @@ __all__ = [
     "Epoch",
     "LayerCodes",
     "association",
+    "attack_images",
     "available_models",
     "binary_patterns",
     "capture",
@@ -46,7 +51,10 @@ __all__ = [
     "load_model",
     "morans_i",
     "occupancy",
+    "patch_test",
     "plots",
     "split_indices",
+    "trace_attack",
+    "transition_matrix",
     "within_class_distance",
 ]

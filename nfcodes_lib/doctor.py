@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 OLDEST_PYTHON = (3, 11)
 # Packages that a chapter or the build imports, by the name of their module where that differs.
-BOOK_NEEDS = ("numpy", "torch", "torchvision", "safetensors", "scikit-learn", "scipy", "matplotlib", "tqdm")
+BOOK_NEEDS = ("numpy", "torch", "torchvision", "safetensors", "scikit-learn", "scipy", "matplotlib", "tqdm", "foolbox")
 BOOK_NEEDS += ("jupyter-book", "myst-nb", "jupyter-cache", "sphinxcontrib-bibtex", "sphinx-mathjax-offline")
 MODULES = {
     "scikit-learn": "sklearn",

@@ -2,8 +2,9 @@
 
 A function draws on `ax`, or on axes of its own if None, and never shows or saves. Colours are safe for colour-vision
 deficiencies and never the only difference; units stand on the axes. This module is the one to import: curves live in
-:mod:`nfcodes_lib.plots_curves`, figures laid out as a map in :mod:`nfcodes_lib.plots_maps`, images, tables and the map
-in the plane of its data here.
+:mod:`nfcodes_lib.plots_curves`, figures laid out as a map in :mod:`nfcodes_lib.plots_maps`, those of attacks in
+:mod:`nfcodes_lib.plots_paths` and :mod:`nfcodes_lib.plots_trace`; images, tables and the map in the plane of its data
+here.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from .plots_maps import (
     plot_map,
     plot_u_matrix,
 )
+from .plots_paths import plot_attack, plot_paths, plot_transitions
+from .plots_trace import budget_name, plot_networks, plot_patching, plot_propagation, plot_stages
 
 __all__ = [
     "CLASS_COLORS",
+    "budget_name",
     "plot_association",
+    "plot_attack",
     "plot_code_table",
     "plot_codebook_2d",
     "plot_codes",
@@ -38,8 +43,14 @@ __all__ = [
     "plot_images",
     "plot_majority_map",
     "plot_map",
+    "plot_networks",
     "plot_null",
     "plot_occupancy",
+    "plot_patching",
+    "plot_paths",
+    "plot_propagation",
+    "plot_stages",
+    "plot_transitions",
     "plot_u_matrix",
 ]
 

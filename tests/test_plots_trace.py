@@ -8,16 +8,14 @@ import pytest
 
 from nfcodes_lib.codes import code_table
 from nfcodes_lib.patching import PatchResult
+from nfcodes_lib.plots_paths import plot_attack, plot_paths, plot_transitions
 from nfcodes_lib.plots_trace import (
     LABELS,
     budget_name,
-    plot_attack,
     plot_networks,
     plot_patching,
-    plot_paths,
     plot_propagation,
     plot_stages,
-    plot_transitions,
 )
 from nfcodes_lib.traces import AVERAGES, SHARES, Paths, Propagation, Trace
 
