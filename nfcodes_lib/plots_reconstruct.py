@@ -15,10 +15,10 @@ from ._indices import check_indices
 from ._plot_style import EMPTY, INK, SERIES, axes_grid, axes_or_new, label_line_ends, styled
 
 CHECKS = {
-    "exact": "re-encodes to\nits own unit",
-    "within_one_step": "within\none step",
-    "agreement": "network gives\nits class",
-    "second": "second network\ngives its class",
+    "exact": "falls on its own unit",
+    "within_one_step": "or on one that touches it",
+    "agreement": "network gives its class",
+    "second": "judge gives its class",
 }
 
 
@@ -94,7 +94,7 @@ def plot_image_maps(
     -------
     ndarray of matplotlib.axes.Axes, shape (len(panels),)
     """
-    axes = axes_grid(axes, len(panels), n_columns=2, panel_size=(5.0, 5.0 * n_rows / n_columns + 0.4))
+    axes = axes_grid(axes, len(panels), n_columns=2, panel_size=(3.7, 3.5 * n_rows / n_columns + 0.5))
     for ax, (title, images) in zip(axes, panels.items(), strict=True):
         plot_image_map(images, units, n_rows=n_rows, n_columns=n_columns, title=title, ax=ax, **artist)
     return axes
@@ -131,7 +131,7 @@ def plot_image_rows(
         raise ValueError(f"notes must hold one text for each of {len(rows)} rows, got {len(notes)}")
     n_images, height, width = pictures[0].shape[:3]
     cell = height / width
-    ax = axes_or_new(ax, size=(8.0, max(1.2, 6.0 / n_images * cell * len(rows) * 1.08)), layout="compressed")
+    ax = axes_or_new(ax, size=(7.0, max(1.2, 5.2 / n_images * cell * len(rows) * 1.08)), layout="compressed")
     for i, (name, images) in enumerate(zip(rows, pictures, strict=True)):
         top = i * 1.06 * cell
         for j, image in enumerate(images):
@@ -186,27 +186,35 @@ def plot_image_checks(checks: Mapping[str, Mapping[str, object]], *, axes=None, 
     axes : array of Axes, optional
         One panel per check; new ones if None.
     **artist
-        Passed to ``plot``.
+        Passed to ``errorbar``.
 
     Returns
     -------
     ndarray of matplotlib.axes.Axes, shape (4,)
+
+    Notes
+    -----
+    Bars are Wilson's 95 % intervals over units.
     """
     layers = list(checks)
     names = list(next(iter(checks.values())))
-    axes = axes_grid(axes, len(CHECKS), n_columns=4, panel_size=(2.4, 3.0))
+    axes = axes_grid(axes, len(CHECKS), n_columns=2, panel_size=(3.5, 2.7))
     for ax, (check, title) in zip(axes, CHECKS.items(), strict=True):
         for i, name in enumerate(names):
-            shares = [_share(checks[layer][name], check) for layer in layers]
+            shown = [checks[layer][name] for layer in layers]
+            shares = np.array([_share(one, check) for one in shown])
+            bounds = np.array([one.interval(share) for one, share in zip(shown, shares, strict=True)])
             color, marker, dash = SERIES[i % len(SERIES)]
-            settings = {"color": color, "marker": marker, "linestyle": dash} | artist
-            ax.plot(range(len(layers)), 100 * np.array(shares), label=name, **settings)
+            places = np.arange(len(layers)) + 0.06 * (i - (len(names) - 1) / 2)  # side by side, so that none hides
+            settings = {"color": color, "marker": marker, "linestyle": dash, "elinewidth": 1.2} | artist
+            reach = 100 * np.abs(bounds.T - shares)
+            ax.errorbar(places, 100 * shares, yerr=reach, label=name, **settings)
         ax.set(ylim=(-4, 104), title=title, xticks=range(len(layers)))
         ax.set_xticklabels([layer.removeprefix("layer") for layer in layers], color=INK)
         ax.set_xlabel("layer")
     axes[0].set_ylabel("share of units (%)")
     handles, labels = axes[0].get_legend_handles_labels()
-    axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=len(names))
+    axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return axes
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from . import grids
 from ._indices import check_count, check_indices
 from .capture import capture, evaluating
+from .statistics import wilson_interval
 
 
 class DeadTargetWarning(UserWarning):
@@ -167,6 +168,10 @@ class ImageCheck:
     exact: float
     within_one_step: float
     agreement: tuple[float, ...]
+
+    def interval(self, share: float) -> tuple[float, float]:
+        """Wilson's 95 % interval of one of these shares, over the images."""
+        return wilson_interval(round(share * self.n_images), self.n_images)
 
 
 def check_images(

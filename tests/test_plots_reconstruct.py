@@ -7,6 +7,7 @@ from matplotlib.patches import Rectangle
 
 from nfcodes_lib import plots_reconstruct as plots
 from nfcodes_lib.reconstruction import ImageCheck
+from nfcodes_lib.statistics import wilson_interval
 
 RNG = np.random.default_rng(0)
 
@@ -62,6 +63,8 @@ def test_image_checks_show_each_share_in_its_panel():
     check = ImageCheck(n_images=4, code_error=0.1, exact=0.5, within_one_step=0.75, agreement=(0.25, 1.0))
     axes = plots.plot_image_checks({layer: {"ours": check} for layer in ("layer1", "layer2")})
     assert [ax.lines[0].get_ydata().tolist() for ax in axes] == [[50, 50], [75, 75], [25, 25], [100, 100]]
+    bar = axes[3].containers[0].lines[2][0].get_segments()[0]  # 4 of 4 units
+    np.testing.assert_allclose(bar[:, 1], [100 * low for low in (wilson_interval(4, 4)[0], 1)])
     assert [label.get_text() for label in axes[0].get_xticklabels()] == ["1", "2"]
     assert axes[0].get_ylabel() == "share of units (%)"
 

@@ -6,6 +6,7 @@ import torch
 
 import nfcodes_lib as nf
 from nfcodes_lib.reconstruction import as_codes, check_images, exemplars, relative_error
+from nfcodes_lib.statistics import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def test_real_images_pass_and_a_baseline_fails(world):
     assert (check.n_images, check.exact, check.within_one_step) == (60, 1.0, 1.0)
     assert check.agreement[:2] == (1.0, 1.0)
     assert check.agreement[2] < 0.5
+    assert check.interval(check.exact) == wilson_interval(60, 60)
     grey = images.mean(0, keepdim=True).expand(60, -1, -1, -1)
     baseline = check_images(model, "layer4", grey, som=som, units=units, classes=classes)
     assert baseline.exact <= np.bincount(units).max() / 60
