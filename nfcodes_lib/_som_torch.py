@@ -25,6 +25,7 @@ from ._som_workers import Workers
 
 GPU_TILE_BYTES = 2**28  # of scores at a time, to keep the device busy
 FULL_PRECISION_EPOCHS = 2  # at the end of training, when the search runs at lower precision
+SHARED_NUMBERS = 2**19  # of data, that another worker should add up; for fewer, handing over takes longer
 EXTRA_COLUMNS = 8  # beside the data in a search at lower precision
 
 
@@ -115,22 +116,21 @@ class Search:
         if low:
             ones = used.new_ones(self.n_units, 3)
             self._augmented = torch.cat([-used, pieces(self._half_norms), -ones, 0 * ones[:, :2]], dim=1).to(low).T
-        self._tile_rows = tile_rows(self.n_units, rows.n_features, rows.dtype.itemsize, rows.device.type)
+        most = tile_rows(self.n_units, rows.n_features, rows.dtype.itemsize, rows.device.type)
         for start, block in rows.blocks():
-            tiles = [(start, block, first) for first in range(0, len(block), self._tile_rows)]
+            step = workers.even(len(block), most)
+            tiles = [(start + first, block[first : first + step]) for first in range(0, len(block), step)]
             workers.run(self._search_low if low else self._search_full, tiles)
 
     def _search_full(self, piece) -> None:
-        start, block, first = piece
-        tile = block[first : first + self._tile_rows]
+        start, tile = piece
         buffer = self.workers.buffer(len(tile), self.n_units, tile.dtype, tile.device)
         torch.addmm(self._half_norms, tile, self.codebook.T, alpha=-1, out=buffer)
-        self._take_lowest(buffer, start + first)
+        self._take_lowest(buffer, start)
 
     def _search_low(self, piece) -> None:
-        start, block, first = piece
-        tile = block[first : first + self._tile_rows]
-        here = slice(start + first, start + first + len(tile))
+        start, tile = piece
+        here = slice(start, start + len(tile))
         augmented = self.workers.buffer(len(tile), tile.shape[1] + EXTRA_COLUMNS, self.low, tile.device)
         augmented[:, : tile.shape[1]] = tile
         augmented[:, -8:-5] = 1
@@ -139,7 +139,7 @@ class Search:
         buffer = self.workers.buffer(len(tile), self.n_units, torch.float32, tile.device)
         rounded = self.workers.buffer(len(tile), self.n_units, self.low, tile.device, name="rounded")
         buffer.copy_(torch.mm(augmented, self._augmented, out=rounded))
-        self._take_lowest(buffer, here.start)
+        self._take_lowest(buffer, start)
         if self.guess is not None:
             self.scores[here] += self.guess[here]
 
@@ -207,7 +207,8 @@ def add_up(totals: torch.Tensor, samples: torch.Tensor, index: torch.Tensor, wor
     ends = torch.bincount(index, minlength=len(totals)).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends])
     first_samples = starts.tolist()
-    wanted = np.linspace(0, len(index), 4 * workers.n_threads + 1)[1:-1] if workers.n_threads > 1 else []
+    n_shares = min(4 * workers.n_threads, samples.numel() // SHARED_NUMBERS) if workers.n_threads > 1 else 1
+    wanted = np.linspace(0, len(index), max(1, n_shares) + 1)[1:-1]
     shares = sorted({0, *np.searchsorted(first_samples[1:], wanted).tolist(), len(totals)})
 
     def add(share):

@@ -16,7 +16,8 @@ import torch
 class Workers:
     """As many threads as torch may use on a CPU, and none beside the caller's own on other devices.
 
-    Use as a context manager. While it is open, torch runs each operation of a worker on that worker's core alone.
+    Use as a context manager. While it is open, torch runs each operation on one core: those of a worker on its own, and
+    those of the caller too, since threads that torch keeps waiting would take turns with the workers.
 
     Parameters
     ----------
@@ -31,12 +32,13 @@ class Workers:
     def __enter__(self) -> Workers:
         if self.n_threads > 1:
             self._pool = ThreadPoolExecutor(self.n_threads, initializer=torch.set_num_threads, initargs=(1,))
+            torch.set_num_threads(1)
         return self
 
     def __exit__(self, *exception) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(self.n_threads)  # what a worker sets is also the default of threads yet to come
+            torch.set_num_threads(self.n_threads)
             self._pool = None
 
     def run(self, piece_of_work: Callable, pieces: Iterable) -> None:
@@ -48,6 +50,11 @@ class Workers:
         else:
             for _ in self._pool.map(piece_of_work, pieces):
                 pass
+
+    def even(self, n: int, most: int) -> int:
+        """Size of the pieces, `most` or a little less, into which to cut `n` so that no worker waits for another."""
+        rounds = -(-n // (most * self.n_threads))
+        return max(1, -(-n // (rounds * self.n_threads)))
 
     def buffer(self, n_rows: int, n_columns: int, dtype: torch.dtype, device, *, name: str = "") -> torch.Tensor:
         """Uninitialised (n_rows, n_columns), from memory that the calling worker keeps, by name and dtype."""
