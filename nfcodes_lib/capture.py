@@ -12,21 +12,24 @@ gradient flags as they were, also after an exception.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
 
+from ._batches import Batches, rank_and_world_size
+from ._codes_writer import LOGITS, CodesWriter
+from ._forward_pass import ForwardPass, LayersSeen
 from ._progress import progress_bar
-from .layer_codes import CodesWriter, LayerCodes
+from .architectures import auto_layers, has_channels_last_axis, unwrap
+from .layer_codes import LayerCodes
 from .models import nearest
+from .pooling import check_pool, only_tensor, pool_maps
 
-POOLS = ("mean", "max", "none", "spatial")
+__all__ = ["capture", "evaluating", "pool_maps", "resolve_layers", "tap"]
 
 
 def capture(
@@ -37,6 +40,9 @@ def capture(
     pool: str | int = "mean",
     batch_size: int = 256,
     out: str | Path | None = None,
+    resume: bool = True,
+    precision: str | None = None,
+    logits: bool = True,
     progress: bool | None = None,
 ) -> LayerCodes:
     """Run `model` over `images` once and keep the codes of `layers`, with the logits of the same pass.
@@ -45,20 +51,33 @@ def capture(
     ----------
     model : torch.nn.Module
         Returns logits, shape (n, n_classes). It is run in eval mode, without gradients, on the device of its
-        parameters, and is given back in the mode in which it came.
+        parameters, and is given back in the mode in which it came. DataParallel and compiled modules are read through
+        the module inside them, on one device and uncompiled.
     images : torch.Tensor, ndarray, Dataset or DataLoader
-        Floats of shape (n, channels, height, width). A Dataset or DataLoader may yield images alone or tuples that
-        begin with them. The order of a DataLoader is kept, so pass one that does not shuffle.
-    layers : str or list of str
-        Names as in ``model.named_modules()``.
-    pool : {"mean", "max", "none", "spatial"} or int
+        Floats of shape (n, channels, height, width), brought to the model's device and dtype. A Dataset or DataLoader
+        may yield images alone or tuples that begin with them. The order of a DataLoader is kept, so pass one that does
+        not shuffle.
+    layers : "auto", str or list of str
+        Names as in ``model.named_modules()``; ``"auto"`` takes the composite layers (see
+        :func:`nfcodes_lib.architectures.auto_layers`), and the codes' `chosen` says which. Of a layer that returns
+        several tensors, ``"block[0]"`` or ``"block[hidden]"`` takes one.
+    pool : {"mean", "max", "none", "spatial", "cls", "tokens"} or int
         What is kept of a feature map: its mean, its maximum, everything (flattened), every position as a row of its
-        own, or its average over a k x k grid. Layers that give one vector per image are kept as they are.
+        own, or its average over a k x k grid. Of a sequence of tokens: the class token, the mean of the tokens,
+        everything, or every token as a row. Layers that give one vector per image are kept as they are.
     batch_size : int
         Images per forward pass (a DataLoader's own batches are taken as they come).
     out : path, optional
         A folder, which must not exist yet: the codes are streamed to memory-mapped files there, under their final
         name only when complete. None keeps them in memory. Both give the same bits.
+    resume : bool
+        Go on where an earlier, interrupted capture to `out` stopped, after checking that it was the same one: its
+        settings, and the codes of its first and its last batch. False starts over.
+    precision : {None, "bfloat16"}
+        None computes in the model's own precision. ``"bfloat16"`` computes convolutions and matrix products with 8
+        bits of mantissa, in half the time where the processor has instructions for it; see Notes.
+    logits : bool
+        False ends each pass behind the last of `layers`, keeps no logits, and takes models that return none.
     progress : bool, optional
         Show a progress bar; None shows one unless in CI.
 
@@ -72,16 +91,24 @@ def capture(
     Raises
     ------
     ValueError
-        If a layer is unknown, is called twice in one pass or not at all, or `pool` does not fit its output.
+        If a layer is unknown, is called twice in one pass or not at all, `pool` does not fit its output, ``"auto"``
+        does not know the model, or what is left of an interrupted capture is of another model, images or settings.
     TypeError
         If the images are not floats, or the model or a layer does not return a tensor.
     FileExistsError
         If `out` exists.
+    OSError
+        If the codes cannot be written: a full disk, a read-only folder. What was written is kept beside `out` and the
+        same call goes on from there; nothing stands under the name `out`.
 
     Notes
     -----
-    Four-dimensional weights are passed to the model in channels-last memory format for the time of the run, which
-    computes the same function faster; the model's own parameters are not touched.
+    The pass runs in channels-last memory format, with batch norms folded into the convolutions before them (from the
+    second batch on, if a few images show that the codes stay the same up to rounding): the same function, computed
+    faster. The model's own parameters are not touched.
+
+    Memory: besides the model and a second copy of its convolutions, one batch of images, of the activations that the
+    model itself keeps, and of codes (and all codes if `out` is None).
 
     Examples
     --------
@@ -91,24 +118,51 @@ def capture(
     >>> codes["layer4"].shape, codes.logits.shape
     ((32, 128), (32, 10))
     """
-    layers = resolve_layers(model, layers)
-    pool_activation = _pooling(pool)
-    batches, n_batches = _batches(images, batch_size)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    rank, world_size = _rank_and_world_size()
+    chosen = ""
+    if isinstance(layers, str) and layers == "auto":
+        choice = auto_layers(model)
+        layers, chosen = choice.layers, str(choice)
+    model, readers = _readers(model, layers)
+    check_pool(pool)
+    source = Batches(images, batch_size)
+    rank, world_size = rank_and_world_size()
     if out is not None and world_size > 1:
         out = f"{out}-rank{rank}-of-{world_size}"
-    with CodesWriter(out, layers=layers, pool=str(pool)) as writer, evaluating(model):
-        parameters = _channels_last_parameters(model)
-        with tap(model, layers, pool_activation) as outputs:
-            for batch in progress_bar(batches, show=progress, total=n_batches, desc="capture", unit="batch"):
-                outputs.clear()
-                with torch.inference_mode():
-                    logits = torch.func.functional_call(model, parameters, (_as_input(batch, device),))
-                _check_outputs(outputs, layers, logits)
-                codes = {layer: outputs[layer][0] for layer in layers}
-                writer.write(codes, logits, shapes={layer: outputs[layer][1] for layer in layers})
-        return writer.finish()
+
+    def read(images: torch.Tensor, run: Callable) -> tuple[dict[str, torch.Tensor], dict[str, tuple[int, ...]]]:
+        """Codes by layer, with the logits as `LOGITS`, and shapes of one batch; `run` is the model's pass."""
+        with _reading(model, readers, pool, stop=not logits) as (codes, shapes):
+            answer = run(images)
+        silent = [layer for layer in readers if layer not in codes]
+        if silent:
+            raise ValueError(
+                f"expected every layer to run in the forward pass, but {silent} did not; name other layers"
+            )
+        rows = {layer: codes[layer] for layer in readers}
+        return (rows | {LOGITS: _checked_logits(answer)} if logits else rows), shapes
+
+    modules = tuple({name for name, _, _ in readers.values()})
+    forward = ForwardPass(model, layers=modules, read=lambda *given: read(*given)[0], precision=precision)
+    settings = {"layers": list(readers), "pool": str(pool), "precision": forward.computes_in, "logits": logits}
+    about = settings | {"chosen": chosen}
+    settings = settings | {"batch_size": source.batch_size, "n_images": source.n_images}
+    with CodesWriter(out, about=about, settings=settings, resume=resume) as writer, evaluating(model), forward:
+        done = writer.n_batches
+        again = {0, done - 1} if done else set()  # looked at again, to check that this is the capture to go on with
+        with progress_bar(show=progress, total=source.n_batches, initial=done, desc="capture", unit="batch") as bar:
+            for number, batch in source.batches(again, start=done):
+                forward.fold()
+                rows, shapes = read(batch, forward)
+                if number < done:
+                    writer.compare(rows, first=number == 0)
+                else:
+                    writer.write(rows, shapes=shapes, n_images=len(batch))
+                    bar.update()
+        arrays = writer.finish()
+        if out is not None:
+            return LayerCodes.load(out)
+        answers = arrays.pop(LOGITS, None)
+        return LayerCodes(arrays, answers, writer.shapes, str(pool), forward.computes_in, chosen)
 
 
 @contextmanager
@@ -135,6 +189,21 @@ def tap(
     TypeError
         From the forward pass, if a layer returns something other than a tensor.
     """
+
+    def checked(layer: str, output: object) -> object:
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(
+                f"layer {layer!r} must return a tensor, got {type(output).__name__}; name a layer inside it"
+            )
+        return keep(output)
+
+    with _tap_outputs(model, tuple(layers), checked) as outputs:
+        yield outputs
+
+
+@contextmanager
+def _tap_outputs(model: nn.Module, layers, keep: Callable[[str, object], object]) -> Iterator[dict[str, object]]:
+    """As :func:`tap`, for any output: stores ``keep(layer, output)``."""
     outputs: dict[str, object] = {}
 
     def hook_for(layer: str):
@@ -144,11 +213,7 @@ def tap(
                     f"layer {layer!r} was expected to run once in a forward pass, but it ran twice; "
                     "capture a layer around it, or give each use a module of its own"
                 )
-            if not isinstance(output, torch.Tensor):
-                raise TypeError(
-                    f"layer {layer!r} must return a tensor, got {type(output).__name__}; name a layer inside it"
-                )
-            outputs[layer] = keep(output)
+            outputs[layer] = keep(layer, output)
 
         return hook
 
@@ -183,6 +248,8 @@ def resolve_layers(model: nn.Module, layers: str | list[str] | tuple[str, ...]) 
     ValueError
         If a name is unknown (the message lists the nearest and the top-level layers), given twice, or none is given.
     """
+    if not isinstance(layers, str | list | tuple) or not all(isinstance(name, str) for name in layers):
+        raise TypeError(f"layers must be a name or a list of names, got {layers!r}")
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     known = [name for name, _ in model.named_modules() if name]
     if not names or len(set(names)) < len(names):
@@ -194,119 +261,60 @@ def resolve_layers(model: nn.Module, layers: str | list[str] | tuple[str, ...]) 
     return names
 
 
-def pool_maps(activation: torch.Tensor, pool: str | int) -> torch.Tensor:
-    """Reduce activations to codes, differentiably.
+def _readers(model: nn.Module, layers) -> tuple[nn.Module, dict[str, tuple[str, str | None, bool]]]:
+    """The unwrapped model, and for each name of a layer: its module's name, the part wanted, channels on the last axis.
 
-    Parameters
-    ----------
-    activation : torch.Tensor
-        Shape (n, channels, height, width), or (n, units), which is returned as it is.
-    pool : {"mean", "max", "none", "spatial"} or int
-        As in :func:`capture`.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n, channels), (n, channels * height * width), (n * height * width, channels) or (n, channels * k * k).
-
-    Raises
-    ------
-    ValueError
-        If `activation` has another number of axes, or is smaller than k x k.
+    A wrapper's prefix (``module.`` of DataParallel, ``_orig_mod.`` of a compiled module) may be in a name or not.
     """
-    if activation.ndim == 2:
-        return activation
-    if activation.ndim != 4:
-        raise ValueError(
-            "expected activations of shape (n, units) or (n, channels, height, width), "
-            f"got {tuple(activation.shape)}; name another layer"
-        )
-    if pool == "mean":
-        return activation.mean((2, 3))
-    if pool == "max":
-        return activation.amax((2, 3))
-    if pool == "none":
-        return activation.flatten(1)
-    if pool == "spatial":
-        return activation.permute(0, 2, 3, 1).flatten(0, 2)
-    if min(activation.shape[2:]) < pool:
-        raise ValueError(f"pool must be at most {min(activation.shape[2:])} for this layer, got {pool}")
-    return F.adaptive_avg_pool2d(activation, pool).flatten(1)
+    model, prefix = unwrap(model)
+    names = (layers,) if isinstance(layers, str) else layers
+    plain: dict[str, tuple[str, str | None]] = {}
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        for name in names:
+            module, key = re.fullmatch(r"(.*?)(?:\[([^\[\]]+)\])?", name, flags=re.DOTALL).groups()
+            plain[name] = module.removeprefix(prefix), key
+        if len(plain) == len(names):
+            names = tuple(dict.fromkeys(module for module, _ in plain.values()))
+    resolve_layers(model, names)
+    return model, {name: (*found, has_channels_last_axis(model, found[0])) for name, found in plain.items()}
 
 
-def _pooling(pool: str | int) -> Callable[[torch.Tensor], tuple[torch.Tensor, tuple[int, ...]]]:
-    """Check `pool`; return a function from an activation to (codes that own their memory, shape of one activation)."""
-    is_size = isinstance(pool, int) and not isinstance(pool, bool) and pool >= 1
-    if not is_size and pool not in POOLS:
-        raise ValueError(f"pool must be one of {list(POOLS)} or a positive int, got {pool!r}{nearest(pool, POOLS)}")
+@contextmanager
+def _reading(model: nn.Module, readers, pool: str | int, *, stop: bool):
+    """Context manager: (codes, shapes) by layer, which a forward pass in the block fills; on the CPU, float32.
 
-    def keep(activation: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
-        codes = pool_maps(activation.detach(), pool).to(device="cpu", dtype=torch.float32)
-        shares_memory = codes.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr()
-        return (codes.clone() if shares_memory else codes), tuple(activation.shape[1:])
+    With `stop`, the pass ends with LayersSeen when all are there.
+    """
+    codes: dict[str, torch.Tensor] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    names: dict[str, list[str]] = {}
+    for name, (module, _, _) in readers.items():
+        names.setdefault(module, []).append(name)
 
-    return keep
+    def keep(module: str, output: object) -> None:
+        for name in names[module]:
+            _, key, is_last = readers[name]
+            activation = only_tensor(output, layer=module, key=key).detach()
+            if is_last and activation.ndim == 4:
+                activation = activation.permute(0, 3, 1, 2)
+            rows = pool_maps(activation, pool).to(device="cpu", dtype=torch.float32)
+            shares_memory = rows.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr()
+            codes[name] = rows.clone() if shares_memory else rows
+            shapes[name] = tuple(activation.shape[1:])
+        if stop and len(codes) == len(readers):
+            raise LayersSeen
 
-
-def _batches(images, batch_size: int) -> tuple[object, int | None]:
-    """Iterable of batches and their number (None if unknown); this rank's part where a process group is initialised."""
-    if isinstance(images, DataLoader):
-        try:
-            return images, len(images)
-        except TypeError:  # an iterable data set of unknown length
-            return images, None
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive int, got {batch_size!r}")
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images)
-    if not isinstance(images, torch.Tensor | Dataset):
-        raise TypeError(f"images must be a tensor, an array, a Dataset or a DataLoader, got {type(images).__name__}")
-    n_images = len(images)
-    rank, world_size = _rank_and_world_size()
-    start, stop = n_images * rank // world_size, n_images * (rank + 1) // world_size
-    if start == stop:
-        raise ValueError(f"expected at least one image for each process, got {n_images} for {world_size}")
-    if isinstance(images, torch.Tensor):
-        batches = images[start:stop].split(batch_size)
-    else:
-        batches = DataLoader(Subset(images, range(start, stop)), batch_size)
-    return batches, -(-(stop - start) // batch_size)
+    with _tap_outputs(model, tuple(names), keep):
+        yield codes, shapes
 
 
-def _as_input(batch, device: torch.device) -> torch.Tensor:
-    """The images of a batch (itself, or the first of a tuple), checked, on `device`."""
-    images = batch[0] if isinstance(batch, tuple | list) else batch
-    if not isinstance(images, torch.Tensor):
-        raise TypeError(f"a batch must be a tensor or a tuple that begins with one, got {type(images).__name__}")
-    if not images.is_floating_point():
-        raise TypeError(f"images must be floats, got {images.dtype}; convert them, e.g. images.float() / 255")
-    if images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
-    return images.to(device)
-
-
-def _check_outputs(outputs: Mapping[str, object], layers: tuple[str, ...], logits: object) -> None:
-    """Raise unless every layer ran and the model returned one vector of logits per image."""
-    silent = [layer for layer in layers if layer not in outputs]
-    if silent:
-        raise ValueError(f"expected every layer to run in the forward pass, but {silent} did not; name other layers")
+def _checked_logits(answer: object) -> torch.Tensor:
+    """The logits in what the model returned, (n, n_classes); of a ``ModelOutput`` or a dict its entry "logits"."""
+    logits = answer.get("logits") if isinstance(answer, Mapping) else answer
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise TypeError(f"the model must return logits of shape (n, n_classes), got {got}; wrap it in one that does")
-
-
-def _channels_last_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's four-dimensional parameters, copied to channels-last format: same numbers, faster convolutions."""
-    return {
-        name: parameter.detach().contiguous(memory_format=torch.channels_last)
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 4
-    }
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    """Rank and number of processes of the initialised process group; (0, 1) without one."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(answer).__name__
+        raise TypeError(
+            f"the model must return logits of shape (n, n_classes), got {got}; wrap it in one that does, "
+            "or pass logits=False"
+        )
+    return logits.detach().to(device="cpu", dtype=torch.float32)

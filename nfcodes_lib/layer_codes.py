@@ -2,15 +2,13 @@
 
 On disk it is a folder: one ``.npy`` file a layer, one for the logits, and ``codes.json``, which names them. A folder is
 written under a temporary name and renamed when complete, so a name that exists is a capture that ended well. Nothing
-is pickled.
+is pickled, and nothing is believed that the files' own sizes do not bear out.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import tempfile
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ._codes_writer import DESCRIPTION, FORMAT, LOGITS, CodesWriter, blocks
 from .models import nearest
 
-FORMAT = "nfcodes layer codes, version 1"
-LOGITS = "logits.npy"
+SAVED_AT_ONCE = 2**26  # bytes of a layer that are copied in one step
+LONGEST_DESCRIPTION = 2**24  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,19 +30,26 @@ class LayerCodes(Mapping):
     Attributes
     ----------
     arrays : dict of str to ndarray, float32, shape (n_samples, n_units)
-        With ``pool="spatial"``, n_samples * height * width rows, image by image, row by row.
-    logits : ndarray, float32, shape (n_samples, n_classes)
-        What the model answered on the same pass.
+        With ``pool="spatial"``, n_samples * height * width rows, image by image, row by row; :meth:`positions` says
+        which row is which.
+    logits : ndarray, float32, shape (n_samples, n_classes), or None
+        What the model answered on the same pass; None if captured with ``logits=False``.
     shapes : dict of str to tuple of int
-        Shape of one image's activation before pooling, for example (128, 4, 4).
+        Shape of one image's activation before pooling, for example (128, 4, 4), channels first.
     pool : str
         How activations became codes; see :func:`nfcodes_lib.capture`.
+    precision : str
+        Name of the dtype in which the network computed.
+    chosen : str
+        What ``layers="auto"`` took the model for, and the layers to be; empty if they were named.
     """
 
     arrays: dict[str, np.ndarray]
-    logits: np.ndarray
+    logits: np.ndarray | None
     shapes: dict[str, tuple[int, ...]]
     pool: str
+    precision: str = "float32"
+    chosen: str = ""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -53,6 +59,8 @@ class LayerCodes(Mapping):
     @property
     def predictions(self) -> np.ndarray:
         """The model's answers: index of the largest logit, int64, shape (n_samples,)."""
+        if self.logits is None:
+            raise ValueError("expected logits, but these codes were captured with logits=False; capture them again")
         return np.asarray(self.logits).argmax(1)
 
     def __getitem__(self, layer: str) -> np.ndarray:
@@ -71,7 +79,44 @@ class LayerCodes(Mapping):
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{layer}: {array.shape[0]} × {array.shape[1]}" for layer, array in self.arrays.items())
-        return f"LayerCodes({sizes}; pool={self.pool!r})"
+        precision = "" if self.precision == "float32" else f", precision={self.precision!r}"
+        chosen = f"; chosen: {self.chosen}" if self.chosen else ""
+        return f"LayerCodes({sizes}; pool={self.pool!r}{precision}{chosen})"
+
+    def positions(self, layer: str, rows=None) -> np.ndarray:
+        """Where each row of ``codes[layer]`` was: which image, and which position of its feature map.
+
+        Parameters
+        ----------
+        layer : str
+        rows : array-like of int, optional
+            Only these rows; None means all.
+
+        Returns
+        -------
+        ndarray, int64, shape (n_rows, 3), (n_rows, 2) or (n_rows, 1)
+            With ``pool="spatial"``: image, row and column of a feature map, or image and token. Else the image alone.
+
+        Raises
+        ------
+        ValueError
+            If a row is not one of the layer's.
+
+        Examples
+        --------
+        >>> import nfcodes_lib as nf
+        >>> images, _ = nf.load_images("test", n_samples=8)
+        >>> codes = nf.capture(nf.load_model("resnet"), images, layers="layer4", pool="spatial")
+        >>> codes["layer4"].shape, codes.positions("layer4", [0, 17])
+        ((128, 128), array([[0, 0, 0],
+               [1, 0, 1]]))
+        """
+        n_rows = len(self[layer])
+        rows = np.arange(n_rows) if rows is None else np.asarray(rows, np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= n_rows):
+            raise ValueError(f"rows must lie in [0, {n_rows}) for layer {layer!r}, got {rows.min()} to {rows.max()}")
+        grid = _grid(self.shapes[layer], self.pool)
+        return np.stack(np.unravel_index(rows, (n_rows // math.prod(grid), *grid)), axis=1).astype(np.int64)
 
     def save(self, path: str | Path) -> Path:
         """Write the codes to the folder `path`, which must not exist yet; returns the path.
@@ -81,9 +126,13 @@ class LayerCodes(Mapping):
         FileExistsError
             If `path` exists; nothing is overwritten.
         """
-        with CodesWriter(path, layers=self.layers, pool=self.pool) as writer:
-            codes = {layer: torch.from_numpy(np.array(array)) for layer, array in self.arrays.items()}
-            writer.write(codes, torch.from_numpy(np.array(self.logits)), shapes=self.shapes)
+        about = {"pool": self.pool, "precision": self.precision, "chosen": self.chosen}
+        arrays = self.arrays if self.logits is None else {**self.arrays, LOGITS: self.logits}
+        n_blocks = max(1, max(array.nbytes for array in arrays.values()) // SAVED_AT_ONCE)
+        with CodesWriter(path, about=about, settings={}) as writer:
+            for parts in zip(*(blocks(array, n_blocks) for array in arrays.values()), strict=True):
+                rows = {name: torch.from_numpy(np.array(part)) for name, part in zip(arrays, parts, strict=True)}
+                writer.write(rows, shapes=self.shapes, n_images=0)
             writer.finish()
         return Path(path)
 
@@ -106,139 +155,46 @@ class LayerCodes(Mapping):
         meta = _read_meta(path)
         arrays = {entry["layer"]: _open_array(path, entry["file"]) for entry in meta["layers"]}
         shapes = {entry["layer"]: tuple(entry["shape"]) for entry in meta["layers"]}
-        logits = _open_array(path, LOGITS)
-        if meta["pool"] != "spatial":
-            for layer, array in arrays.items():
-                if len(array) != len(logits):
-                    raise ValueError(f"expected {len(logits)} rows for layer {layer!r} in {path}, got {len(array)}")
-        return cls(arrays, logits, shapes, meta["pool"])
+        logits = _open_array(path, LOGITS) if meta["logits"] else None
+        n_images = len(logits) if logits is not None else None
+        for layer, array in arrays.items():
+            per_image = math.prod(_grid(shapes[layer], meta["pool"]))
+            n_images = len(array) // per_image if n_images is None else n_images
+            if len(array) != n_images * per_image:
+                raise ValueError(
+                    f"expected {n_images * per_image} rows for layer {layer!r} in {path}, got {len(array)}; "
+                    "capture again"
+                )
+        return cls(arrays, logits, shapes, meta["pool"], meta["precision"], meta["chosen"])
 
 
-class CodesWriter:
-    """Collects batches of codes, in memory (``out=None``) or appended to files of a folder; a context manager.
-
-    Parameters
-    ----------
-    out : path or None
-        Final name of the folder. Everything is written to a temporary folder beside it, which :meth:`finish` renames;
-        leaving the block before that removes it.
-    layers : tuple of str
-    pool : str
-    """
-
-    def __init__(self, out: str | Path | None, *, layers: tuple[str, ...], pool: str):
-        self.out = None if out is None else Path(out)
-        self.layers, self.pool = layers, pool
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.files = {layer: _file_name(i, layer) for i, layer in enumerate(layers)}
-        self._sinks: dict[str, _MemorySink | _FileSink] = {}
-        self._folder: Path | None = None
-
-    def __enter__(self) -> CodesWriter:
-        if self.out is not None:
-            if self.out.exists():
-                raise FileExistsError(f"expected a new folder, but {self.out} exists; remove it or choose another name")
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.", dir=self.out.parent))
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for sink in self._sinks.values():
-            sink.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def write(
-        self, codes: dict[str, torch.Tensor], logits: torch.Tensor, *, shapes: dict[str, tuple[int, ...]]
-    ) -> None:
-        """Append one batch: codes and logits as float tensors, and the shape of one activation of each layer."""
-        if self.shapes and self.shapes != shapes:
-            raise ValueError(
-                f"expected activations of one shape, {self.shapes}, got {shapes} in a later batch; resize the images"
-            )
-        self.shapes = dict(shapes)
-        for name, rows in {**codes, LOGITS: logits}.items():
-            array = rows.detach().to(device="cpu", dtype=torch.float32).numpy()
-            if name not in self._sinks:
-                file = LOGITS if name == LOGITS else self.files[name]
-                self._sinks[name] = _MemorySink() if self._folder is None else _FileSink(self._folder / file)
-            self._sinks[name].append(array)
-
-    def finish(self) -> LayerCodes:
-        """Close the files, give the folder its final name, and return the codes."""
-        if not self._sinks:
-            raise ValueError("expected at least one image, got none")
-        arrays = {name: sink.close() for name, sink in self._sinks.items()}
-        if self._folder is None:
-            logits = arrays.pop(LOGITS)
-            return LayerCodes({layer: arrays[layer] for layer in self.layers}, logits, self.shapes, self.pool)
-        entries = [{"layer": name, "file": self.files[name], "shape": self.shapes[name]} for name in self.layers]
-        meta = {"format": FORMAT, "pool": self.pool, "layers": entries}
-        (self._folder / "codes.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        self._folder.chmod(0o755)
-        self._folder.rename(self.out)
-        self._folder = None
-        return LayerCodes.load(self.out)
-
-
-class _MemorySink:
-    """Batches kept in a list, joined at the end."""
-
-    def __init__(self):
-        self._batches: list[np.ndarray] = []
-
-    def append(self, rows: np.ndarray) -> None:
-        self._batches.append(np.array(rows))
-
-    def close(self) -> np.ndarray | None:
-        batches, self._batches = self._batches, []
-        return np.concatenate(batches) if batches else None
-
-
-class _FileSink:
-    """Batches appended to an npy file, whose header is written again at the end, when the number of rows is known."""
-
-    def __init__(self, path: Path):
-        self._stream = open(path, "wb")  # noqa: SIM115 - closed by close(), which the writer calls however it ends
-        self._n_rows, self._n_columns = 0, None
-
-    def append(self, rows: np.ndarray) -> None:
-        if self._n_columns is None:
-            self._n_columns = rows.shape[1]
-            self._write_header()
-        self._stream.write(np.ascontiguousarray(rows).tobytes())
-        self._n_rows += len(rows)
-
-    def _write_header(self) -> None:
-        self._stream.seek(0)
-        shape = (self._n_rows, self._n_columns)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}  # numpy pads the header so that rows can grow
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
-    def close(self) -> None:
-        if not self._stream.closed:
-            self._write_header()
-            self._stream.close()
-
-
-def _file_name(index: int, layer: str) -> str:
-    """A file name for a layer: its index makes it unique, its name makes it readable."""
-    return f"{index:02d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', layer)}.npy"
+def _grid(shape: tuple[int, ...], pool: str) -> tuple[int, ...]:
+    """Positions that are rows of their own: (height, width) or (tokens,) with pool="spatial", else none."""
+    if pool != "spatial" or len(shape) == 1:
+        return ()
+    return shape[1:] if len(shape) == 3 else shape[:1]
 
 
 def _read_meta(path: Path) -> dict:
     """The content of codes.json, checked for everything that :meth:`LayerCodes.load` uses."""
-    file = path / "codes.json"
+    file = path / DESCRIPTION
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+        if file.stat().st_size > LONGEST_DESCRIPTION:
+            raise ValueError(f"{file.stat().st_size:,} bytes")
+        meta = {"logits": True, "precision": "float32", "chosen": ""} | json.loads(file.read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             raise ValueError(f"the format {meta['format']!r}")
         for entry in meta["layers"]:
             if Path(entry["file"]).name != entry["file"] or not entry["file"].endswith(".npy"):
                 raise ValueError(f"the file name {entry['file']!r}")
-            _ = entry["layer"], [int(size) for size in entry["shape"]]
-        _ = meta["pool"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            sizes = entry["shape"]
+            if not 1 <= len(sizes) <= 3 or not all(type(size) is int and size > 0 for size in sizes):
+                raise ValueError(f"the shape {sizes!r} of {entry['layer']!r}")
+        names = [entry["layer"] for entry in meta["layers"]]
+        texts = [*names, meta["pool"], meta["precision"], meta["chosen"]]
+        if not names or len(set(names)) < len(names) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"the layers {names!r}, pool {meta['pool']!r}, precision {meta['precision']!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"expected the description of a complete capture in {file}, got {error}; capture again"
         ) from None
@@ -247,10 +203,16 @@ def _read_meta(path: Path) -> dict:
 
 def _open_array(path: Path, name: str) -> np.ndarray:
     """Memory-map one float32 matrix of the folder."""
+    file = path / name
     try:
-        array = np.load(path / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"expected a complete npy file at {path / name}, got {error}; capture again") from None
+        array = np.lib.format.open_memmap(file, mode="r")
+    except Exception as error:  # a damaged header can make numpy's parser raise nearly anything
+        raise ValueError(f"expected a complete npy file at {file}, got {error}; capture again") from None
     if array.dtype != np.float32 or array.ndim != 2:
-        raise ValueError(f"expected a float32 matrix in {path / name}, got {array.dtype} {array.shape}; capture again")
+        raise ValueError(f"expected a float32 matrix in {file}, got {array.dtype} {array.shape}; capture again")
+    if file.stat().st_size != array.offset + array.nbytes:
+        raise ValueError(
+            f"expected a complete npy file at {file}, got {file.stat().st_size - array.offset:,} bytes where its "
+            f"header states {array.nbytes:,}; capture again"
+        )
     return array
