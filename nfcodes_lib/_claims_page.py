@@ -1,0 +1,93 @@
+"""The page of the claims, written from their results by :mod:`nfcodes_lib.claims`; nobody edits what it writes."""
+
+from __future__ import annotations
+
+HEAD = """<!-- Written by `python -m nfcodes_lib.claims --page` from book/claims.json. Edits here are overwritten. -->
+# Are the claims true?
+
+Lee and Vijayan {{cite}}`lee2022codes` claim that the codes of hidden layers are few, that they follow the network's
+answers, and more. Each claim that their abstracts make was put to a test on nine networks: three kinds (*residual*;
+*plain*, without skip connections; *robust*, the residual one trained on adversarial examples), three training runs of
+each, and three maps per layer and network. All of them classify Fashion-MNIST. The data set, the networks and every
+setting are ours, so this is a test of the claims as statements, not a replication of the paper's numbers.
+
+**In short.** {summary}
+
+## The table
+
+An *effect* is positive if the claim is right. It is given for each kind of network as the mean over its training runs
+with Student's 95 % interval (with three runs, a wide one); the *control* is what the same measure gives where the claim
+has nothing to say. A row is *reproduced* if the intervals of all three kinds lie above zero and above the control, and
+*p* over the nine networks, corrected for the {n_rows} tests made (Holm), is below {alpha}; it *depends* if some kinds
+pass.
+
+"""
+
+FOOT = """
+## What was measured
+
+{measures}
+
+## How to repeat it
+
+`python -m nfcodes_lib.claims` measures {n_networks} networks ({n_trained} trained, {n_untrained} untrained) and writes
+`book/claims.json`, where every single measurement is kept, and this page; it can be interrupted and run again. It took
+{minutes:.0f} minutes of one core ({processor}). The maps have {side} × {side} units, {epochs} epochs, random starts;
+they are trained on {fit:,} training images, and {judge:,} test images are judged (intrinsic dimension: {dimension:,};
+attacks: {attacked:,}; units reconstructed in each layer: {reconstructed}). Python {python}, PyTorch {torch}, NumPy
+{numpy}.
+
+A test of the library measures a part again and compares it with this table, and writes this page again and compares it
+too. So neither can drift from the code, nor be edited by hand.
+"""
+
+ALPHA = 0.05
+
+
+def page(results: dict, rows) -> str:
+    """The whole page as MyST Markdown.
+
+    Parameters
+    ----------
+    results : dict
+        The content of ``book/claims.json``.
+    rows : sequence of nfcodes_lib.claims.Row
+        In the order of ``results["rows"]``.
+    """
+    lines = [HEAD.format(summary=summary(results["rows"], rows), n_rows=len(rows), alpha=ALPHA)]
+    for row, found in zip(rows, results["rows"], strict=True):
+        lines.append(_entry(row, found))
+    measures = "\n".join(f"- **{row.claim}, {row.name}**: {row.measure}. Control: {row.control_name}." for row in rows)
+    settings, versions = results["settings"], results["versions"]
+    n_networks = len(results["measurements"])
+    n_untrained = sum("untrained" in name for name in results["measurements"])
+    counts = {"n_networks": n_networks, "n_trained": n_networks - n_untrained, "n_untrained": n_untrained}
+    names = ("fit", "judge", "dimension", "attacked", "reconstructed", "epochs", "minutes", "processor")
+    sizes = {name: settings[name] for name in names}
+    lines.append(FOOT.format(measures=measures, **counts, **sizes, side=settings["map"][0], **versions))
+    return "".join(lines)
+
+
+def summary(found: list[dict], rows) -> str:
+    """One sentence per verdict."""
+    by_verdict: dict[str, list[str]] = {}
+    for row, each in zip(rows, found, strict=True):
+        by_verdict.setdefault(each["verdict"], []).append(f"{row.statement} ({row.claim})")
+    titles = {"reproduced": "Reproduced", "depends": "Depends on the network", "not reproduced": "Not reproduced"}
+    return " ".join(f"{text}: {'; '.join(by_verdict[name])}." for name, text in titles.items() if name in by_verdict)
+
+
+def _entry(row, found: dict) -> str:
+    """One row as a small table, which fits a phone."""
+    title = f"### {row.claim}. {row.statement[0].upper()}{row.statement[1:]}\n\n"
+    head = "| network | effect (95 % interval) | control |\n|---|---|---|\n"
+    body = "".join(
+        f"| {kind} | {each['effect']:+.3f} ({each['interval'][0]:+.3f} to {each['interval'][1]:+.3f}) | "
+        f"{'–' if each['control'] is None else format(each['control'], '+.3f')} |\n"
+        for kind, each in found["kinds"].items()
+    )
+    p_value = found["corrected_p_value"]
+    shown = "below 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    chapter = f"[chapter {int(row.chapter[:2])}](../notebooks/{row.chapter}.ipynb)"
+    verdict = f"\n**{found['verdict'].capitalize()}** (corrected *p* {shown}). Shown and discussed in {chapter}.\n\n"
+    return title + head + body + verdict
