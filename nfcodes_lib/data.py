@@ -23,7 +23,13 @@ CLASS_NAMES = (
 )  # fmt: skip
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 SPLITS = {"train": "train", "test": "t10k"}
-TORCHVISION = {"fashion_mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
+TORCHVISION = {
+    "fashion_mnist": "FashionMNIST",
+    "mnist": "MNIST",
+    "kmnist": "KMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+}
 
 
 def load_images(
@@ -44,7 +50,8 @@ def load_images(
         ``"embedded"``: Fashion-MNIST as it ships with this package, 10,000 images in either split (the training split
         is class-balanced). ``"fashion_mnist"``: all 60,000 + 10,000 images, from Debian's package
         ``dataset-fashion-mnist`` where that is installed, else through torchvision. ``"mnist"``, ``"kmnist"``,
-        ``"cifar10"``: through torchvision.
+        ``"cifar10"``, ``"cifar100"``: through torchvision. For photographs of any size see
+        :func:`nfcodes_lib.image_folders.open_images`.
     n_samples : int, optional
         Keep a random sample of this many images, drawn without replacement; None keeps all in the original order.
     random_state : int, optional

@@ -25,12 +25,19 @@ PIXEL_MEAN, PIXEL_STD = 0.2860, 0.3530  # of the 60,000 training images of Fashi
 
 
 class Normalise(nn.Module):
-    """(x - mean) / std with fixed numbers, as the first layer of a network; buffers, so they follow ``.to(device)``."""
+    """(x - mean) / std with fixed numbers, as the first layer of a network; buffers, so they follow ``.to(device)``.
 
-    def __init__(self, mean: float = PIXEL_MEAN, std: float = PIXEL_STD):
+    Parameters
+    ----------
+    mean, std : float or tuple of float
+        One number for all pixels, or one for each channel.
+    """
+
+    def __init__(self, mean: float | tuple[float, ...] = PIXEL_MEAN, std: float | tuple[float, ...] = PIXEL_STD):
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
+        for name, value in {"mean": mean, "std": std}.items():
+            numbers = torch.tensor(value)
+            self.register_buffer(name, numbers.reshape(-1, 1, 1) if numbers.ndim else numbers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise pixels, any shape."""
@@ -129,31 +136,50 @@ MODELS = {
 }
 
 
-def load_model(name: str = "resnet", *, seed: int = 0, pretrained: bool = True, device: str = "cpu") -> nn.Module:
-    """Load one of the book's networks, in eval mode.
+def load_model(
+    name: str = "resnet",
+    *,
+    seed: int = 0,
+    pretrained: bool = True,
+    device: str = "cpu",
+    weights: str | None = None,
+    root: str | Path | None = None,
+    download: bool = True,
+) -> nn.Module:
+    """Load one of the book's networks, or one of torchvision's, in eval mode.
 
     Parameters
     ----------
     name : str
-        A key of ``MODELS``.
+        A key of ``MODELS``, or the name of a classifier of torchvision, such as ``"resnet18"`` (see
+        :func:`nfcodes_lib.pretrained.load_torchvision`); only the latter take `weights`, `root` and `download`.
     seed : int
         Which training run (see :func:`available_models`). With ``pretrained=False``, the seed of the random
         initialisation; the untrained network of a seed is where its training run began.
     pretrained : bool
         False gives the same network untrained: the control for every claim about what training does.
     device : str or torch.device
+    weights : str, optional
+        Which of torchvision's weights, such as ``"IMAGENET1K_V1"``.
+    root : path, optional
+        Folder of the file of weights; torch.hub's if None.
+    download : bool
+        Fetch that file if it is not there.
 
     Returns
     -------
     torch.nn.Module
-        Takes float32 images in [0, 1] of shape (n, 1, 28, 28); returns logits of shape (n, 10).
+        Takes float32 images in [0, 1], of shape (n, 1, 28, 28) for the book's networks and (n, 3, height, width) for
+        torchvision's; returns logits of shape (n, n_classes).
 
     Raises
     ------
     ValueError
-        If `name` is unknown or no run with this `seed` is shipped.
+        If `name` or `weights` is unknown, or no run with this `seed` is shipped.
     AssetError
-        If the file of weights is missing, truncated or altered.
+        If a shipped file of weights is missing, truncated or altered.
+    FileNotFoundError
+        If torchvision's weights are not there and could not be downloaded.
 
     Examples
     --------
@@ -163,7 +189,18 @@ def load_model(name: str = "resnet", *, seed: int = 0, pretrained: bool = True, 
     308538
     """
     if name not in MODELS:
-        raise ValueError(f"name must be one of {sorted(MODELS)}, got {name!r}{nearest(name, MODELS)}")
+        from .pretrained import load_torchvision, torchvision_names
+
+        others = torchvision_names()
+        if name not in others:
+            raise ValueError(
+                f"name must be one of {sorted(MODELS)} or a classifier of torchvision such as 'resnet18', "
+                f"got {name!r}{nearest(name, [*MODELS, *others])}"
+            )
+        options = {"weights": weights, "pretrained": pretrained, "root": root, "download": download}
+        return load_torchvision(name, seed=seed, device=device, **options)
+    if weights is not None:
+        raise ValueError(f"weights must be None for the book's own {name!r}, got {weights!r}; seed says which run")
     model = build_model(name, seed=seed)
     if pretrained:
         seeds = available_models().get(name, ())
@@ -215,10 +252,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ValueError(
             f"expected a safetensors file at {path}, got {error}; pickled weights are never read"
         ) from None
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"expected the weights of {type(model).__name__} in {path}: {error}") from None
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found != wanted:  # compared first: load_state_dict copies what fits before it complains
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise ValueError(f"expected the weights of {type(model).__name__} in {path}, got others in {wrong[:4]}")
+    model.load_state_dict(state)
 
 
 def nearest(name: object, known) -> str:
