@@ -111,7 +111,7 @@ class CodesWriter:
                 "resize the images"
             )
         for name, values in rows.items():
-            if not torch.isfinite(values).all():
+            if not torch.isfinite(values.sum(dtype=torch.float64)):  # of float32 it cannot overflow
                 where = "logits" if name == LOGITS else f"codes of layer {name!r}"
                 raise ValueError(
                     f"expected finite numbers, got NaN or infinity in the {where} within images "

@@ -19,7 +19,7 @@ import torch
 from ._codes_writer import DESCRIPTION, FORMAT, LOGITS, CodesWriter, blocks
 from .models import nearest
 
-SAVED_AT_ONCE = 2**26  # bytes of a layer that are copied in one step
+SAVED_AT_ONCE = 2**22  # bytes of a layer that are copied in one step
 LONGEST_DESCRIPTION = 2**24  # bytes
 
 
@@ -128,7 +128,7 @@ class LayerCodes(Mapping):
         """
         about = {"pool": self.pool, "precision": self.precision, "chosen": self.chosen}
         arrays = self.arrays if self.logits is None else {**self.arrays, LOGITS: self.logits}
-        n_blocks = max(1, max(array.nbytes for array in arrays.values()) // SAVED_AT_ONCE)
+        n_blocks = 1 + max(array.nbytes for array in arrays.values()) // SAVED_AT_ONCE
         with CodesWriter(path, about=about, settings={}) as writer:
             for parts in zip(*(blocks(array, n_blocks) for array in arrays.values()), strict=True):
                 rows = {name: torch.from_numpy(np.array(part)) for name, part in zip(arrays, parts, strict=True)}
