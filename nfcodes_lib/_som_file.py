@@ -21,6 +21,7 @@ ENTRIES = {  # name -> (kinds of dtype, number of axes)
     "history": ("f8", 1),
     "radii": ("f8", 1),
 }
+MEMBERS = {"header", "initialization", "feature_names", *ENTRIES}
 
 
 def save(som, path: str | Path) -> Path:
@@ -52,6 +53,7 @@ def load(cls, path: str | Path):
     """Read what :func:`save` wrote; see :meth:`SOM.load`."""
     path = Path(path)
     try:
+        _check_members(path)
         with np.load(path, allow_pickle=False) as archive:
             entries = {name: archive[name] for name in archive.files}
             header = json.loads(str(entries.pop("header")))
@@ -99,6 +101,19 @@ def load(cls, path: str | Path):
     if names is not None:
         som.feature_names_in_ = names.astype(object)
     return som
+
+
+def _check_members(path: Path) -> None:
+    """Raise ValueError if the archive holds what :func:`save` does not write, before any of it is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    unknown = [member.filename for member in members if member.filename.removesuffix(".npy") not in MEMBERS]
+    if unknown:
+        raise ValueError(f"members {unknown} that no map has")
+    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        size = sum(member.file_size for member in members)
+        raise ValueError(f"compressed members {packed}, which would unpack to {size:,} bytes")
 
 
 def _refuse(path: Path, problem: str) -> ValueError:
