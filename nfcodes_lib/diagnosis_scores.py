@@ -122,6 +122,32 @@ class Scores:
         }[name]()
 
 
+def join_scores(parts) -> Scores:
+    """Put the scores of several sets of images one after the other.
+
+    Parameters
+    ----------
+    parts : sequence of Scores
+        Of the same diagnosis.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they are of different layers, or only some have a softmax.
+    """
+    parts = list(parts)
+    kinds = {(part.layers, part.softmax_log_odds is None) for part in parts}
+    if len(kinds) != 1:
+        raise ValueError(f"parts must be scores of the same layers, all or none with a softmax, got {sorted(kinds)}")
+    names = [name for name, value in vars(parts[0]).items() if isinstance(value, np.ndarray)]
+    values = {name: np.concatenate([vars(part)[name] for part in parts], axis=-1) for name in names}
+    return Scores(**(vars(parts[0]) | values))
+
+
 def check_score_names(names) -> list[str]:
     """Return `names` as a list after checking that it holds different names of scores."""
     names = [names] if isinstance(names, str) else list(names)

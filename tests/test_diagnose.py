@@ -11,6 +11,7 @@ from nfcodes_lib.diagnosis_scores import (
     SCORES,
     ClassGaussians,
     jensen_shannon,
+    join_scores,
     log_odds_against,
     smoothed_conditional,
 )
@@ -162,6 +163,16 @@ def test_take_selects_images_in_every_score(three):
     some = three.take([2, 0])
     assert len(some) == 2
     np.testing.assert_array_equal(some.features(), three.features()[[2, 0]])
+
+
+def test_join_puts_sets_of_images_in_a_row(fitted, three):
+    both = join_scores([three.take([0]), three.take([1, 2])])
+    np.testing.assert_array_equal(both.features(), three.features())
+    without = fitted.score_samples({layer: np.zeros((1, 2)) for layer in "ab"}, answers=[0])
+    with pytest.raises(ValueError, match="same layers, all or none with a softmax, got"):
+        join_scores([three, without])
+    with pytest.raises(ValueError, match="same layers"):
+        join_scores([])
 
 
 def test_suspicion_rises_with_trouble(three):
