@@ -6,7 +6,8 @@ whether the layers' units stand for the same class; whether the path from unit t
 stand three that need no map: the softmax (Hendrycks and Gimpel 2016, arXiv:1610.02136), the Mahalanobis distance (Lee
 et al. 2018, arXiv:1807.03888) and nearest neighbours in every layer (Papernot and McDaniel 2018, arXiv:1803.04765).
 
-A score is no detector yet: :mod:`nfcodes_lib.detection` combines scores, sets thresholds and judges them.
+A score is no detector yet: :mod:`nfcodes_lib.detector` combines scores and sets thresholds,
+:mod:`nfcodes_lib.detection` and :mod:`nfcodes_lib.risk` judge them. All of it can be imported from here.
 """
 
 from __future__ import annotations
@@ -21,9 +22,43 @@ from sklearn.utils.validation import check_is_fitted
 from ._indices import check_count, check_indices
 from .codes import code_table, contingency
 from .controls import check_activations
-from .diagnosis_scores import ClassGaussians, Scores, jensen_shannon, log_odds_against, smoothed_conditional
+from .detection import Comparison, auroc, compare_detectors
+from .detector import Detector, Rates, conformal_credibility, rates_at, threshold_for
+from .diagnosis_scores import (
+    BASELINES,
+    CODE_SCORES,
+    SCORES,
+    ClassGaussians,
+    Scores,
+    jensen_shannon,
+    join_scores,
+    log_odds_against,
+    smoothed_conditional,
+)
 from .models import nearest
+from .risk import Reliability, RiskCoverage, reliability, risk_coverage
 from .som import SOM
+
+__all__ = [
+    "BASELINES",
+    "CODE_SCORES",
+    "SCORES",
+    "Comparison",
+    "Detector",
+    "Diagnosis",
+    "Rates",
+    "Reliability",
+    "RiskCoverage",
+    "Scores",
+    "auroc",
+    "compare_detectors",
+    "conformal_credibility",
+    "join_scores",
+    "rates_at",
+    "reliability",
+    "risk_coverage",
+    "threshold_for",
+]
 
 PATHS = ("regions", "units")
 
@@ -74,7 +109,7 @@ class Diagnosis(BaseEstimator):
     Mahalanobis: squared distance to the nearest class mean under the covariance within classes, per layer. Deep k
     nearest neighbours: share of training images of another class than y among the nearest by angle, per layer; its
     mean over layers is the nonconformity of the paper, and
-    :func:`nfcodes_lib.detection.conformal_credibility` makes the credibility of it.
+    :func:`nfcodes_lib.detector.conformal_credibility` makes the credibility of it.
 
     Examples
     --------
