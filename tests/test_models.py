@@ -13,8 +13,8 @@ def shipped():
     return [(name, seed) for name, seeds in nf.available_models().items() for seed in seeds]
 
 
-def test_three_seeds_of_the_residual_network_ship():
-    assert nf.available_models()["resnet"] == (0, 1, 2)
+def test_three_seeds_of_each_kind_of_network_ship():
+    assert nf.available_models() == {name: (0, 1, 2) for name in ("resnet", "vgg", "resnet-robust")}
 
 
 @pytest.mark.parametrize(("name", "seed"), shipped())
@@ -30,7 +30,7 @@ def test_shipped_network_is_what_its_record_says(name, seed):
     assert abs(share - record["test_accuracy"]) < 4 * error
 
 
-@pytest.mark.parametrize(("name", "floor"), [("resnet", 0.93)])
+@pytest.mark.parametrize(("name", "floor"), [("resnet", 0.93), ("vgg", 0.915), ("resnet-robust", 0.80)])
 def test_recorded_accuracy_meets_the_books_promise(name, floor):
     for seed in nf.available_models()[name]:
         record = _assets.ASSETS / models.weights_name(name, seed)
