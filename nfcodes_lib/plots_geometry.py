@@ -48,7 +48,7 @@ def plot_spectra(spectra: dict, *, share: float = 0.9, ax: Axes | None = None, *
     ax.set(xlabel="number of principal components", ylabel="share of the variance (%)", ylim=(None, 102))
     ax.set_xscale("log")
     _plain_numbers(ax.xaxis)
-    ax.legend(loc="lower right", title=f"components for {share:.0%}")
+    ax.legend(loc="lower right", title=f"components for {100 * share:g} %")
     return ax
 
 
@@ -129,7 +129,7 @@ def plot_depth_change(changes: dict, *, xlabel: str = "deepest layer / shallowes
     """
     names = list(dict.fromkeys(name for row in changes.values() for name in row))
     styles = dict(zip(names, _series(names), strict=True))
-    ax = axes_or_new(ax, size=(7.0, 1.4 + (0.25 + 0.13 * len(names)) * len(changes)))
+    ax = axes_or_new(ax, size=(7.0, 1.4 + (0.2 + 0.11 * len(names)) * len(changes)))
     step = 0.72 / max(len(names), 1)
     for row, series in enumerate(changes.values()):
         for i, name in enumerate(names):
@@ -152,7 +152,7 @@ def plot_depth_change(changes: dict, *, xlabel: str = "deepest layer / shallowes
         Line2D([], [], color=color, marker=marker, linestyle="none", label=name)
         for name, (color, marker, _) in styles.items()
     ]
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 3))
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=min(len(names), 2))
     return ax
 
 
@@ -227,7 +227,7 @@ def plot_mean_cosines(cosines, *, names=None, order=None, ax: Axes | None = None
     ax = axes_or_new(ax, size=(7.0, 5.2))
     image = ax.imshow(cosines[np.ix_(order, order)], **({"cmap": "RdBu_r", "vmin": -1, "vmax": 1} | artist))
     for row, column in np.argwhere(~np.eye(n, dtype=bool)):
-        value = cosines[order[row], order[column]]
+        value = round(cosines[order[row], order[column]], 1) + 0.0  # no -0.0
         color = "white" if abs(value) > 0.65 else INK
         ax.text(column, row, f"{value:.1f}".replace("-", "−"), ha="center", va="center", fontsize=9, color=color)
     shown = [names[i] for i in order]
@@ -239,8 +239,9 @@ def plot_mean_cosines(cosines, *, names=None, order=None, ax: Axes | None = None
 
 
 def _plain_numbers(axis) -> None:
-    """Label a logarithmic axis with plain numbers, at 1, 2 and 5."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Label a logarithmic axis with plain numbers: at 1, 2 and 5, or at powers of ten if it is long."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

@@ -72,11 +72,11 @@ def test_plot_separation_law_draws_points_and_line():
 
 
 def test_plot_mean_cosines_in_the_order_asked_for():
-    cosines = np.array([[1.0, 0.5, -0.2], [0.5, 1.0, 0.0], [-0.2, 0.0, 1.0]])
+    cosines = np.array([[1.0, 0.5, -0.2], [0.5, 1.0, -0.01], [-0.2, -0.01, 1.0]])
     ax = plot_mean_cosines(cosines, names="abc", order=[2, 0, 1])
-    np.testing.assert_allclose(ax.images[0].get_array()[0], [1.0, -0.2, 0.0])
+    np.testing.assert_allclose(ax.images[0].get_array()[0], [1.0, -0.2, -0.01])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["c", "a", "b"]
-    assert ax.texts[0].get_text() == "−0.2"
+    assert [text.get_text() for text in ax.texts[:2]] == ["−0.2", "0.0"]
 
 
 @pytest.mark.parametrize(
