@@ -27,6 +27,7 @@ from .detector import Detector, Rates, conformal_credibility, rates_at, threshol
 from .diagnosis_scores import (
     BASELINES,
     CODE_SCORES,
+    SCALES,
     SCORES,
     ClassGaussians,
     Scores,
@@ -42,6 +43,7 @@ from .som import SOM
 __all__ = [
     "BASELINES",
     "CODE_SCORES",
+    "SCALES",
     "SCORES",
     "Comparison",
     "Detector",

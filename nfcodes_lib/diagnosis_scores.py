@@ -13,6 +13,15 @@ from .models import nearest
 CODE_SCORES = ("code confidence", "quantization error", "disagreement", "path")
 BASELINES = ("max-softmax", "Mahalanobis", "deep kNN")
 SCORES = BASELINES[:1] + CODE_SCORES + BASELINES[1:]
+SCALES = {
+    "max-softmax": "log-odds against the answer",
+    "code confidence": "−log₂ of it, mean over layers (bits)",
+    "quantization error": "log of its ratio to the usual",
+    "disagreement": "divergence of layers (bits)",
+    "path": "surprise (bits a step)",
+    "Mahalanobis": "log of squared distance",
+    "deep kNN": "share of foreign neighbours",
+}  # what Scores.suspicion is measured in
 
 
 @dataclass(frozen=True, eq=False)

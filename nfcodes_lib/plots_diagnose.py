@@ -181,13 +181,15 @@ def plot_reliability(curves: dict[str, Reliability], *, ax: Axes | None = None, 
 
 
 @styled
-def plot_score_distributions(panels: dict, *, thresholds: dict | None = None, axes=None, **artist) -> np.ndarray:
+def plot_score_distributions(panels: dict, *, xlabels=None, thresholds=None, axes=None, **artist) -> np.ndarray:
     """How scores of several kinds of images spread: the share of images at or below each value, a panel per score.
 
     Parameters
     ----------
     panels : dict of str -> dict of str -> array-like of float
         Score -> kind of images -> one value per image. The same kinds in all panels share a colour.
+    xlabels : dict of str -> str, optional
+        Score -> what it is measured in (:data:`nfcodes_lib.diagnosis_scores.SCALES`).
     thresholds : dict of str -> float, optional
         Score -> value to mark.
     axes : array-like of matplotlib.axes.Axes, optional
@@ -208,9 +210,9 @@ def plot_score_distributions(panels: dict, *, thresholds: dict | None = None, ax
             color, _, dash = styles[kind]
             share = 100 * np.arange(1, len(values) + 1) / len(values)
             ax.step(values, share, where="post", **({"color": color, "linestyle": dash, "label": kind} | artist))
-        if thresholds and score in thresholds:
+        if score in (thresholds or {}):
             ax.axvline(thresholds[score], color=INK, linewidth=1)
-        ax.set(title=score, ylabel="images at or below (%)", ylim=(0, 102))
+        ax.set(title=score, xlabel=(xlabels or {}).get(score, ""), ylabel="images at or below (%)", ylim=(0, 102))
     handles = [Line2D([], [], color=color, linestyle=dash, label=kind) for kind, (color, _, dash) in styles.items()]
     axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=min(len(kinds), 3), frameon=False)
     return axes

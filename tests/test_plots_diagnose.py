@@ -85,7 +85,10 @@ def test_plot_reliability_draws_percentages_with_intervals():
 
 
 def test_plot_score_distributions_keeps_the_colour_of_a_kind():
-    axes = plot_score_distributions({"s": {"x": [3, 1], "y": [2]}, "t": {"y": [5, 6]}}, thresholds={"t": 5.5})
+    axes = plot_score_distributions(
+        {"s": {"x": [3, 1], "y": [2]}, "t": {"y": [5, 6]}}, xlabels={"t": "m"}, thresholds={"t": 5.5}
+    )
+    assert [ax.get_xlabel() for ax in axes] == ["", "m"]
     first = axes[0].get_lines()[0]
     assert (first.get_xdata().tolist(), first.get_ydata().tolist()) == ([1, 3], [50, 100])
     assert axes[1].get_lines()[0].get_color() == axes[0].get_lines()[1].get_color()
