@@ -8,7 +8,8 @@
    reported with its cell and its error, after the others have been tried too.
 2. It renders all pages with Jupyter Book, every warning an error: broken references, unknown citations, bad markup.
    Pages are always read afresh, since Sphinx does not repeat the warnings of pages that it read in an earlier run.
-3. It looks for a page behind every entry of the table of contents.
+3. It looks for a page behind every entry of the table of contents, and refuses pages that load anything from another
+   host: the book is to be read without a network, from a file system if need be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -30,6 +32,14 @@ import yaml
 WATCHED = ("nfcodes_lib", "requirements.txt")  # what every chapter's outputs depend on, besides its own cells
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 CELL_TIMEOUT = 600  # seconds
+# Whatever a browser fetches by itself; an <a href> is only followed by hand.
+LOADED = re.compile(
+    r"""<(?!a[ >])[a-z]+\b[^>]*?\b(?:src|srcset|poster|data)\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|<link\b[^>]*?\bhref\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|(?:url\(|@import\s)\s*["']?((?:https?:)?//[^"')\s]+)"""
+    r"""|\b[A-Z_]*_URL\s*=\s*["']((?:https?:)?//[^"']+)""",
+    flags=re.IGNORECASE,
+)
 
 
 class BookError(RuntimeError):
@@ -197,14 +207,19 @@ def execute_chapters(root: Path, build: Path) -> None:
     folder = build / ".jupyter_cache"
     if not refresh_cache(root, folder):
         print("no outputs of this library, these packages and this interpreter are kept: executing every chapter")
-    cache, failures = get_cache(str(folder)), []
+    cache, failures, seconds = get_cache(str(folder)), [], {}
     for path in pages(root):
         if path.suffix == ".ipynb":
             how, failure = execute_chapter(path, root, cache)
             print(f"{path.relative_to(root).as_posix()}: {how}", flush=True)
             failures += [failure] if failure else []
+            if failure is None:
+                name = path.relative_to(root).with_suffix("").as_posix()
+                seconds[name] = cache.match_cache_file(str(path)).data["execution_seconds"]
     if failures:
         raise BookError("\n".join(["chapters that raise:", *map(str, failures)]))
+    # The pages tell their reader, by way of book/_extensions.
+    (build / "running_times.json").write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
 
 
 def render(root: Path, build: Path) -> None:
@@ -222,6 +237,18 @@ def render(root: Path, build: Path) -> None:
         raise BookError("\n".join([f"Jupyter Book refuses (all it said is in {build / 'build.log'}):", *wrong]))
 
 
+def foreign_loads(html: Path) -> list[str]:
+    """What pages and style sheets below `html` would fetch from another host, as "page: address", sorted.
+
+    Scripts are not read: what they fetch, and when, only a browser can say (``tests/browser`` asks one).
+    """
+    found = set()
+    for path in [*html.rglob("*.html"), *html.rglob("*.css")]:
+        for match in LOADED.finditer(path.read_text(encoding="utf-8", errors="replace")):
+            found.add(f"{path.relative_to(html).as_posix()}: {next(filter(None, match.groups()))}")
+    return sorted(found)
+
+
 def build_book(root: Path, build: Path) -> Path:
     """Execute and render the book below `root` into `build`, and return the path of its first page.
 
@@ -235,7 +262,7 @@ def build_book(root: Path, build: Path) -> Path:
     Raises
     ------
     BookError
-        If a chapter raises, a page is missing, or Jupyter Book warns of anything.
+        If a chapter raises, a page is missing, a page loads from another host, or Jupyter Book warns of anything.
     """
     build.mkdir(parents=True, exist_ok=True)
     execute_chapters(root, build)
@@ -245,6 +272,9 @@ def build_book(root: Path, build: Path) -> Path:
     absent = [str(path) for path in expected if not path.is_file()]
     if absent:
         raise BookError(f"expected a page for every entry of _toc.yml, not written: {', '.join(absent)}")
+    foreign = foreign_loads(html)
+    if foreign:
+        raise BookError("\n".join(["expected pages that load nothing from another host, but these do:", *foreign]))
     return html / "index.html"
 
 

@@ -6,6 +6,7 @@ Each test builds a small book with the real configuration and the command that `
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,8 @@ def book(tmp_path):
     (root / "book").mkdir(parents=True)
     (root / "nfcodes_lib").mkdir()
     shutil.copy(ROOT / "_config.yml", root)
+    for name in ("_extensions", "_static"):
+        shutil.copytree(ROOT / "book" / name, root / "book" / name)
     for name in yaml.safe_load((ROOT / "_config.yml").read_text())["bibtex_bibfiles"]:
         shutil.copy(ROOT / name, root / name)
     (root / "nfcodes_lib" / "__init__.py").touch()
@@ -61,6 +64,13 @@ def build(root, **env):
     command = [sys.executable, "-P", str(BUILDER), str(root)]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
     return run.returncode, run.stdout, run.stderr
+
+
+def built_page(root, **env):
+    """Build, and return the page of the chapter."""
+    status, _, err = build(root, **env)
+    assert status == 0, err
+    return (root / "_build" / "html" / "notebooks" / "one.html").read_text()
 
 
 def printed(root, name="one"):
@@ -84,6 +94,10 @@ def test_book_is_built_and_built_again_when_the_library_changes(book):
     html = book / "_build" / "html"
     assert "41" in (html / "notebooks" / "one.html").read_text()
     assert "book/first.html" in (html / "index.html").read_text()
+    assert "THEBE_JS_URL" not in (html / "notebooks" / "one.html").read_text()
+    (seconds,) = json.loads((book / "_build" / "running_times.json").read_text()).values()
+    assert f"Its cells ran in {seconds:.0f} s" in (html / "notebooks" / "one.html").read_text()
+    assert "running-time" not in (html / "book" / "first.html").read_text()
     log = (book / "_build" / "build.log").read_text()
     assert "Using cached notebook" in log
     assert "Executing notebook" not in log  # Jupyter Book found every chapter executed
@@ -105,6 +119,47 @@ def test_broken_page_fails_the_build_each_time(book):
         assert "first.md:3: WARNING" in err
         assert "none.ipynb" in err
         assert "first.md:5: WARNING: Unknown directive type: 'nonsense'" in err
+
+
+def test_page_that_loads_from_another_host_fails_the_build(book):
+    raw = '<script src="https://cdn.example.org/x.js"></script><a href="https://example.org">a link is no load</a>'
+    (book / "book" / "first.md").write_text(f"# First page\n\nSee [it](../notebooks/one.ipynb).\n\n{raw}\n")
+    status, _, err = build(book)
+    assert status == 1
+    assert "load nothing from another host" in err
+    assert "book/first.html: https://cdn.example.org/x.js\n" in err
+    assert "https://example.org" not in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script async src='https://h.org/a.js'>",
+        '<img alt="x" src="//h.org/a.png">',
+        '<link rel="stylesheet" href="http://h.org/a.css" />',
+        "<iframe src=https://h.org/a>",
+        '<script>const THEBE_JS_URL = "https://h.org/a.js";</script>',
+        "<style>@import 'https://h.org/a.css';</style>",
+        "<style>b { background: url(https://h.org/a.png) }</style>",
+    ],
+)
+def test_foreign_loads_are_found(tmp_path, text):
+    (tmp_path / "page.html").write_text(f"<p>one</p>\n{text}\n<p>two</p>")
+    (found,) = build_book.foreign_loads(tmp_path)
+    assert re.fullmatch(r"page\.html: (https?:)?//h\.org/a(\.\w+)?", found)
+
+
+def test_links_and_own_files_are_no_foreign_loads(tmp_path):
+    text = '<a href="https://h.org">x</a><img src="../a.png"><img src="data:image/png;base64,AA//BB"><svg xmlns="http://w3.org/svg">'
+    (tmp_path / "page.html").write_text(text)
+    assert build_book.foreign_loads(tmp_path) == []
+
+
+def test_launch_buttons_appear_where_the_copy_is_public(book):
+    assert "mybinder.org" not in built_page(book)
+    page = built_page(book, NFCODES_REPOSITORY="owner/name")
+    assert "mybinder.org/v2/gh/owner/name/main?urlpath=lab/tree/notebooks/one.ipynb" in page
+    assert "colab.research.google.com/github/owner/name/blob/main/notebooks/one.ipynb" in page
 
 
 def test_failing_chapters_are_named_with_cell_and_error(book):
