@@ -237,4 +237,5 @@
   };
 
   document.querySelectorAll(".nfcodes-explorer").forEach(start);
+  performance.mark("nfcodes-explorers-ready");
 })();
