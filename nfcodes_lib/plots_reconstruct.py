@@ -212,7 +212,8 @@ def plot_image_checks(checks: Mapping[str, Mapping[str, object]], *, axes=None, 
         ax.set(ylim=(-4, 104), title=title, xticks=range(len(layers)))
         ax.set_xticklabels([layer.removeprefix("layer") for layer in layers], color=INK)
         ax.set_xlabel("layer")
-    axes[0].set_ylabel("share of units (%)")
+    for ax in axes[::2]:
+        ax.set_ylabel("share of units (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return axes

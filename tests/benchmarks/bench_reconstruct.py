@@ -70,20 +70,20 @@ def test_whole_maps():
     codes = nf.capture(model, images, layers=LAYERS)
     start = time.process_time()
     wall = time.perf_counter()
-    decoder = train_decoder(model, images, layers=LAYERS)
+    decoder = train_decoder(model, images, layers=LAYERS, n_epochs=3, random_state=0)
     print(f"\ndecoder: {time.process_time() - start:.0f} s of processor time")
     for layer in LAYERS:
         som = nf.SOM(20, 20, backend="torch", random_state=0).fit(codes[layer])
         table = code_table(som.labels_, codes.predictions, n_units=400)
         occupied = np.flatnonzero(table.n_samples)
         targets = som.codebook_.reshape(400, -1)[occupied]
-        rec = reconstruct(model, layer, targets, decoder=decoder, som=som, units=occupied)
+        rec = reconstruct(model, layer, targets, decoder=decoder, som=som, units=occupied, n_steps=40)
         classes = table.majority[occupied]
         check = check_images(model, layer, rec.images, som=som, units=occupied, classes=classes, judges=[second])
         print(f"{layer}: {time.process_time() - start:.0f} s so far; {check}")
         assert check.within_one_step >= 0.95
         assert check.exact >= 0.85
     assert check.agreement[1] >= 0.85
-    print(
-        f"all: {time.process_time() - start:.0f} s of processor time, {time.perf_counter() - wall:.0f} s on the clock"
-    )
+    processor, clock = time.process_time() - start, time.perf_counter() - wall
+    print(f"all: {processor:.0f} s of processor time, {clock:.0f} s on the clock (goal: 180 on two idle cores)")
+    assert clock <= 180
