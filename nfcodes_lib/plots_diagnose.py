@@ -171,11 +171,13 @@ def plot_reliability(curves: dict[str, Reliability], *, ax: Axes | None = None, 
         settings = {"color": color, "marker": marker, "linestyle": dash, "linewidth": 1, "capsize": 2, "label": name}
         ax.errorbar(100 * curve.predicted, 100 * curve.observed, yerr=reach, **(settings | artist))
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=1, zorder=0)
+    most = max(max(curve.predicted.max(), curve.interval.max()) for curve in curves.values())
     ticks = [0, 1, 5, 10, 20, 40, 60, 80, 100]
     for axis, set_scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
         set_scale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
         axis.set_ticks(ticks, [str(tick) for tick in ticks])
-    ax.set(xlabel="predicted chance of an error (%)", ylabel="errors observed (%)", xlim=(0, 100), ylim=(0, 100))
+    ax.set(xlabel="predicted chance of an error (%)", ylabel="errors observed (%)")
+    ax.set(xlim=(0, 100 * min(1.05 * most, 1)), ylim=(0, 100 * min(1.05 * most, 1)))
     ax.legend(loc="upper left")
     return ax
 

@@ -81,6 +81,8 @@ def test_plot_reliability_draws_percentages_with_intervals():
     np.testing.assert_allclose(points.get_ydata(), 100 * curve.observed)
     reach = ax.containers[0].lines[2][0].get_segments()[0][:, 1]
     np.testing.assert_allclose(reach, 100 * curve.interval[0])
+    assert ax.get_xlim() == ax.get_ylim()
+    assert 60 < ax.get_ylim()[1] <= 100
     ax.figure.canvas.draw()  # the scale's functions run
 
 
