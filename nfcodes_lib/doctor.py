@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
 import platform
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +66,14 @@ def pins(requirements: Path = ROOT / "requirements.txt") -> dict[str, str]:
 
 
 def pip_command(package: str, *, reinstall: bool = False) -> str:
-    """Return what installs `package`: pip with its pin, or ``make setup`` if this is not the checkout's environment."""
+    """Return what installs `package` (or several, with spaces between): pip with the pinned versions.
+
+    ``make setup`` instead, if this is not the checkout's own environment.
+    """
     if (ROOT / "Makefile").is_file() and Path(sys.prefix) != ROOT / ".venv":
         return f"make -C {shlex.quote(str(ROOT))} setup, then use its .venv/bin/python"
-    version = pins().get(package)
-    pinned = f"{package}=={version}" if version else package
+    known = pins()
+    pinned = " ".join(f"{name}=={known[name]}" if name in known else name for name in package.split())
     options = "--force-reinstall --no-deps " if reinstall else ""
     return f"{shlex.quote(sys.executable)} -m pip install {options}{pinned}"
 
@@ -135,14 +140,26 @@ def check_compiler() -> Iterator[Finding]:
 
 
 def check_devices() -> Iterator[Finding]:
-    """The devices that torch can compute on."""
+    """The devices that torch can compute on, and whether it and numpy understand each other."""
     try:
         import torch
     except Exception:  # said by check_packages
         return
+    try:
+        torch.ones(1).numpy()
+    except Exception as error:  # "Numpy is not available": compiled for another numpy
+        yield Finding(
+            FAIL, f"torch and numpy do not work together ({error})", pip_command("torch numpy", reinstall=True)
+        )
     yield Finding(OK, f"torch computes on the CPU with {torch.get_num_threads()} threads")
     for number in range(torch.cuda.device_count()):
         yield Finding(OK, f"torch sees cuda:{number}, {torch.cuda.get_device_name(number)}")
+    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            yield Finding(NOTE, "an NVIDIA GPU, but torch is built for the CPU alone", "make TORCH=cuda setup")
+        else:
+            text = f"an NVIDIA GPU that torch, built for CUDA {torch.version.cuda}, cannot use: `nvidia-smi` says why"
+            yield Finding(NOTE, text, "update the driver, or `make TORCH=cpu setup`")
     if torch.backends.mps.is_available():
         yield Finding(OK, "torch sees mps")
 
@@ -166,24 +183,46 @@ def check_assets(root: Path = ASSETS) -> Iterator[Finding]:
 def check_kernel() -> Iterator[Finding]:
     """The Jupyter kernel that executes the chapters: this environment's own."""
     spec = Path(sys.prefix) / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"
-    if spec.is_file():
-        yield Finding(OK, "the Jupyter kernel python3 of this environment")
-    else:
+    again = f"{shlex.quote(sys.executable)} -m ipykernel install --sys-prefix"
+    if not spec.is_file():
         yield Finding(FAIL, f"no Jupyter kernel at {spec}", pip_command("ipykernel", reinstall=True))
+        return
+    try:
+        python = json.loads(spec.read_text(encoding="utf-8"))["argv"][0]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        yield Finding(FAIL, f"the Jupyter kernel {spec} cannot be read ({type(error).__name__}: {error})", again)
+        return
+    if Path(python).is_absolute() and not Path(python).is_file():  # the environment was moved or copied
+        yield Finding(FAIL, f"the Jupyter kernel {spec} starts {python}, which is not there", again)
+    else:
+        yield Finding(OK, "the Jupyter kernel python3 of this environment")
 
 
 def check_library() -> Iterator[Finding]:
-    """The library as a whole, imported by a fresh interpreter as a chapter would."""
-    run = subprocess.run([sys.executable, "-c", "import nfcodes_lib"], capture_output=True, text=True, cwd=ROOT)
-    if run.returncode:
-        last = (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
+    """The library as a whole, imported by a fresh interpreter as a chapter would, from a folder of its own."""
+    install = f"{shlex.quote(sys.executable)} -m pip install --no-deps --no-build-isolation -e {shlex.quote(str(ROOT))}"
+    command = [sys.executable, "-c", "import nfcodes_lib; print(nfcodes_lib.__file__)"]
+    with tempfile.TemporaryDirectory() as elsewhere:
+        run = subprocess.run(command, capture_output=True, text=True, cwd=elsewhere)
+    last = (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
+    if run.returncode and "No module named 'nfcodes_lib'" in last:
+        yield Finding(FAIL, "`import nfcodes_lib` fails: it is not installed in this environment", install)
+    elif run.returncode:
         yield Finding(FAIL, f"`import nfcodes_lib` fails: {last}", "see the other lines first")
+    elif Path(run.stdout.strip()).resolve().parent != Path(__file__).resolve().parent:
+        text = f"chapters import another copy of nfcodes_lib, {run.stdout.strip()}, not this one"
+        yield Finding(NOTE, text, install)
     else:
         yield Finding(OK, "`import nfcodes_lib` works")
 
 
 def check_disk() -> Iterator[Finding]:
-    """Free space where the book is built."""
+    """Free space where the book is built, and a folder for temporary files."""
+    try:
+        with tempfile.TemporaryFile() as stream:
+            stream.write(b"0")
+    except OSError as error:
+        yield Finding(FAIL, f"no temporary file can be written: {error}", "export TMPDIR=<a folder that you may write>")
     free = shutil.disk_usage(ROOT).free
     text = f"{free / 1e9:.0f} GB free below {ROOT}"
     if free > FREE_DISK:
@@ -217,6 +256,8 @@ def examine(checks: tuple[Callable[[], Iterator[Finding]], ...] = CHECKS) -> Ite
 def main(checks: tuple[Callable[[], Iterator[Finding]], ...] = CHECKS) -> int:
     """Print the report; return 1 if the book cannot run, else 0."""
     failures = 0
+    if hasattr(sys.stdout, "reconfigure"):  # where a character cannot be shown, a question mark will do
+        sys.stdout.reconfigure(errors="replace")
     for finding in examine(checks):
         print(f"{finding.state:<5} {finding.text}", flush=True)
         if finding.remedy:

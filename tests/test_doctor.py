@@ -1,5 +1,6 @@
 """The doctor: reports on planted damage, names what mends it, and always reaches the end of its report."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -171,6 +172,97 @@ def test_missing_kernel_fails(monkeypatch, tmp_path):
     (found,) = doctor.check_kernel()
     assert found.state == FAIL
     assert "no Jupyter kernel" in found.text
+
+
+def plant_kernel(monkeypatch, tmp_path, text):
+    spec = tmp_path / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(text)
+    monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
+    return list(doctor.check_kernel())
+
+
+def test_kernel_of_an_environment_that_was_moved_fails(monkeypatch, tmp_path):
+    (found,) = plant_kernel(monkeypatch, tmp_path, '{"argv": ["/old/place/bin/python", "-m", "ipykernel_launcher"]}')
+    assert found.state == FAIL
+    assert "starts /old/place/bin/python, which is not there" in found.text
+    assert found.remedy == f"{sys.executable} -m ipykernel install --sys-prefix"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"argv": []}', '{"argv": 3}'])
+def test_damaged_kernel_fails(monkeypatch, tmp_path, text):
+    (found,) = plant_kernel(monkeypatch, tmp_path, text)
+    assert (found.state, "cannot be read" in found.text) == (FAIL, True)
+    assert found.remedy.endswith("ipykernel install --sys-prefix")
+
+
+def test_kernel_that_names_no_path_is_this_environments(monkeypatch, tmp_path):
+    assert [f.state for f in plant_kernel(monkeypatch, tmp_path, '{"argv": ["python"]}')] == [OK]
+
+
+def run_answers(monkeypatch, returncode=0, stdout="", stderr=""):
+    answer = subprocess.CompletedProcess([], returncode, stdout, stderr)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *args, **options: answer)
+    return list(doctor.check_library())
+
+
+def test_library_that_is_not_installed_fails(monkeypatch):
+    (found,) = run_answers(monkeypatch, 1, stderr="ModuleNotFoundError: No module named 'nfcodes_lib'")
+    assert found.state == FAIL
+    assert "is not installed in this environment" in found.text
+    assert found.remedy.endswith(f"pip install --no-deps --no-build-isolation -e {ROOT}")
+
+
+def test_another_copy_of_the_library_is_noted(monkeypatch):
+    (found,) = run_answers(monkeypatch, 0, stdout="/elsewhere/nfcodes_lib/__init__.py\n")
+    assert found.state == NOTE
+    assert "another copy of nfcodes_lib, /elsewhere/nfcodes_lib/__init__.py" in found.text
+    assert [f.state for f in run_answers(monkeypatch, 0, stdout=f"{ROOT}/nfcodes_lib/__init__.py\n")] == [OK]
+
+
+def test_torch_without_numpy_fails(monkeypatch):
+    import torch
+
+    def refuse(self):
+        raise RuntimeError("Numpy is not available")
+
+    monkeypatch.setattr(torch.Tensor, "numpy", refuse)
+    found = next(doctor.check_devices())
+    assert found.state == FAIL
+    assert "torch and numpy do not work together (Numpy is not available)" in found.text
+    assert found.remedy == doctor.pip_command("torch numpy", reinstall=True)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "words", "remedy"),
+    [(None, "built for the CPU alone", "make TORCH=cuda setup"), ("13.2", "built for CUDA 13.2, cannot use", "driver")],
+)
+def test_gpu_that_torch_cannot_use_is_noted(monkeypatch, cuda, words, remedy):
+    import torch
+
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    (found,) = [found for found in doctor.check_devices() if found.state == NOTE]
+    assert words in found.text
+    assert remedy in found.remedy
+
+
+def test_no_place_for_temporary_files_fails(monkeypatch):
+    def refuse():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    found = next(doctor.check_disk())
+    assert (found.state, found.remedy) == (FAIL, "export TMPDIR=<a folder that you may write>")
+
+
+def test_report_is_printed_where_only_ascii_can_be(monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert doctor.main((lambda: iter([Finding(OK, "SHA-256 12…")]),)) == 0
+    screen.flush()
+    assert screen.buffer.getvalue().splitlines()[0] == b"ok    SHA-256 12?"
 
 
 def test_check_that_fails_itself_does_not_end_the_report(capsys):
