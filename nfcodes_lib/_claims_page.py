@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 HEAD = """<!-- Written by `python -m nfcodes_lib.claims --page` from book/claims.json. Edits here are overwritten. -->
 # Are the claims true?
 
@@ -12,6 +14,12 @@ each, and three maps per layer and network. All of them classify Fashion-MNIST. 
 setting are ours, so this is a test of the claims as statements, not a replication of the paper's numbers.
 
 **In short.** {summary}
+
+A verdict is about the statement as tested, not about what it may mean. The chapters add what a reader should know
+before leaning on one: a map of the raw pixels tells labels better than a map of `layer1`, codes of the last layer
+follow any network's answers by construction, and plain *k*-means tells labels as well as a map does ([chapter
+3](../notebooks/03_correlate_codes.ipynb)); what a decoder draws is in part the decoder's taste ([chapter
+5](../notebooks/05_reconstruct_features.ipynb)).
 
 ## The table
 
@@ -24,10 +32,6 @@ pass.
 """
 
 FOOT = """
-## What was measured
-
-{measures}
-
 ## How to repeat it
 
 `python -m nfcodes_lib.claims` measures {n_networks} networks ({n_trained} trained, {n_untrained} untrained) and writes
@@ -54,27 +58,37 @@ def page(results: dict, rows) -> str:
     rows : sequence of nfcodes_lib.claims.Row
         In the order of ``results["rows"]``.
     """
-    lines = [HEAD.format(summary=summary(results["rows"], rows), n_rows=len(rows), alpha=ALPHA)]
-    for row, found in zip(rows, results["rows"], strict=True):
-        lines.append(_entry(row, found))
-    measures = "\n".join(f"- **{row.claim}, {row.name}**: {row.measure}. Control: {row.control_name}." for row in rows)
+    lines = [HEAD.format(summary=summary(results["rows"]), n_rows=len(rows), alpha=ALPHA)]
+    lines.append("| claim | effect, three kinds | verdict |\n|---|---|---|\n")
+    lines += [_line(row, found) for row, found in zip(rows, results["rows"], strict=True)]
+    lines.append("\n## One by one\n\n")
+    lines += [_entry(row, found) for row, found in zip(rows, results["rows"], strict=True)]
     settings, versions = results["settings"], results["versions"]
     n_networks = len(results["measurements"])
     n_untrained = sum("untrained" in name for name in results["measurements"])
     counts = {"n_networks": n_networks, "n_trained": n_networks - n_untrained, "n_untrained": n_untrained}
     names = ("fit", "judge", "dimension", "attacked", "reconstructed", "epochs", "minutes", "processor")
     sizes = {name: settings[name] for name in names}
-    lines.append(FOOT.format(measures=measures, **counts, **sizes, side=settings["map"][0], **versions))
+    lines.append(FOOT.format(**counts, **sizes, side=settings["map"][0], **versions))
     return "".join(lines)
 
 
-def summary(found: list[dict], rows) -> str:
-    """One sentence per verdict."""
-    by_verdict: dict[str, list[str]] = {}
-    for row, each in zip(rows, found, strict=True):
-        by_verdict.setdefault(each["verdict"], []).append(f"{row.statement} ({row.claim})")
-    titles = {"reproduced": "Reproduced", "depends": "Depends on the network", "not reproduced": "Not reproduced"}
-    return " ".join(f"{text}: {'; '.join(by_verdict[name])}." for name, text in titles.items() if name in by_verdict)
+def summary(found: list[dict]) -> str:
+    """How many rows got which verdict."""
+    counts = Counter(each["verdict"] for each in found)
+    told = {
+        "reproduced": "hold on all three kinds of network",
+        "depends": "hold on some of them",
+        "not reproduced": "do not hold",
+    }
+    parts = [f"{counts[name]} {text}" for name, text in told.items() if counts[name]]
+    return f"Of {len(found)} statements tested, {', '.join(parts)}."
+
+
+def _line(row, found: dict) -> str:
+    """One row of the overview."""
+    effects = ", ".join(f"{each['effect']:+.2f}" for each in found["kinds"].values())
+    return f"| **{row.claim}** {row.statement} | {effects} | {found['verdict']} |\n"
 
 
 def _entry(row, found: dict) -> str:
@@ -88,6 +102,8 @@ def _entry(row, found: dict) -> str:
     )
     p_value = found["corrected_p_value"]
     shown = "below 0.001" if p_value < 0.001 else f"{p_value:.3f}"
-    chapter = f"[chapter {int(row.chapter[:2])}](../notebooks/{row.chapter}.ipynb)"
-    verdict = f"\n**{found['verdict'].capitalize()}** (corrected *p* {shown}). Shown and discussed in {chapter}.\n\n"
-    return title + head + body + verdict
+    why = "" if found["verdict"] != "not reproduced" or p_value >= ALPHA else ": the control does as well"
+    where = f"{{ref}}`a figure <{row.figure}>` of [chapter {int(row.chapter[:2])}](../notebooks/{row.chapter}.ipynb)"
+    verdict = f"\n**{found['verdict'].capitalize()}**{why} (corrected *p* {shown}). See {where}.\n\n"
+    measured = f"*{row.measure[0].upper()}{row.measure[1:]}.* Control: {row.control_name}.\n\n"
+    return title + measured + head + body + verdict

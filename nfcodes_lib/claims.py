@@ -63,8 +63,8 @@ class Row:
     measure : str
         What the effect is, in words and units.
     control_name : str
-    chapter : str
-        File of the chapter that shows it.
+    chapter, figure : str
+        File of the chapter that shows it, and the name of the figure there.
     """
 
     claim: int
@@ -75,6 +75,7 @@ class Row:
     control: tuple[str, str] | None
     control_name: str
     chapter: str
+    figure: str
     untrained: bool = True
 
 
@@ -83,64 +84,67 @@ ROWS = (
         1, "patterns", "codes fall onto a finite number of patterns",
         ("patterns", "effect"), "share of the quantization error that 1,024 units keep of that of 256, less the same "
         "for a Gaussian of equal covariance (above 0 if the error saturated)",
-        None, "the Gaussian, by subtraction", "02_train_soms",
+        None, "the Gaussian, by subtraction", "02_train_soms", "fig-saturation",
     ),
     Row(
         2, "correlation", "codes correlate with predictions",
         ("correlation", "effect"), "adjusted mutual information of unit and answer, mean over layers",
-        ("correlation", "labels"), "the untrained network's units and the labels", "03_correlate_codes",
+        ("correlation", "labels"), "the untrained network's units and the labels",
+        "03_correlate_codes", "fig-association",
     ),
     Row(
         2, "leaning", "on errors, codes side with the prediction, not with the label",
         ("leaning", "effect"), "share of wrong answers that the unit stands for, less that of labels, mean over layers",
-        None, "none needed: labels are the control", "03_correlate_codes",
+        None, "none needed: labels are the control", "03_correlate_codes", "fig-errors",
     ),
     Row(
         3, "depth", "more so in deep layers",
         ("correlation", "slope"), "adjusted mutual information per layer",
-        ("correlation", "labels_slope"), "the untrained network, with the labels", "03_correlate_codes",
+        ("correlation", "labels_slope"), "the untrained network, with the labels", "03_correlate_codes", "fig-depth",
     ),
     Row(
         4, "clustering", "the units of one class lie together",
         ("clustering", "effect"), "share by which two images of one class lie nearer on the map than chance, mean over "
-        "layers", ("clustering", "effect"), "the untrained network", "03_correlate_codes",
+        "layers", ("clustering", "effect"), "the untrained network", "03_correlate_codes", "fig-within-class",
     ),
     Row(
         5, "directions", "deep codes are more diverse: participation ratio",
         ("diversity", "ratio_slope"), "doublings of the participation ratio per layer",
-        ("diversity", "ratio_slope"), "the untrained network", "04_measure_geometry",
+        ("diversity", "ratio_slope"), "the untrained network", "04_measure_geometry", "fig-kinds",
     ),
     Row(
         5, "dimension", "deep codes are more diverse: intrinsic dimension (TwoNN)",
         ("diversity", "intrinsic_slope"), "doublings of the intrinsic dimension per layer",
-        ("diversity", "intrinsic_slope"), "the untrained network", "04_measure_geometry",
+        ("diversity", "intrinsic_slope"), "the untrained network", "04_measure_geometry", "fig-disagree",
     ),
     Row(
         5, "cosine", "deep codes are more diverse: codebook vectors point further apart",
         ("diversity", "cosine_slope"), "mean cosine distance of codebook vectors, per layer",
-        ("diversity", "cosine_slope"), "the untrained network", "04_measure_geometry",
+        ("diversity", "cosine_slope"), "the untrained network", "04_measure_geometry", "fig-disagree",
     ),
     Row(
         6, "features", "the input features of a unit can be estimated",
         ("reconstruction", "effect"), "share of reconstructions of units that another network gives the unit's class, "
         "mean over layers", ("reconstruction", "control"), "random codes of the layer, reconstructed likewise",
-        "05_reconstruct_features", untrained=False,
+        "05_reconstruct_features", "fig-claim-6", untrained=False,
     ),
     Row(
         7, "propagation", "adversarial perturbations grow on their way",
         ("propagation", "effect"), "doublings per layer of the change of the activation, as a multiple of that under "
         "noise of equal length, at 4/255", ("propagation", "effect"), "the untrained network, its own answers attacked",
-        "06_trace_perturbations",
+        "06_trace_perturbations", "fig-networks-change",
     ),
     Row(
         8, "association", "homogeneous layers are where attacks gain",
         ("vulnerability", "association"), "rank correlation over layers of minus the participation ratio and the "
-        "attack's gain on noise", None, "none: four layers of one network", "06_trace_perturbations",
+        "attack's gain on noise", None, "none: four layers of one network",
+        "06_trace_perturbations", "fig-networks-change",
     ),
     Row(
         8, "patching", "mending homogeneous layers pays more",
         ("vulnerability", "effect"), "share of answers restored by half of layer1's clean feature maps, less that of "
-        "layer4's", ("vulnerability", "control"), "feature maps of other images", "06_trace_perturbations",
+        "layer4's", ("vulnerability", "control"), "feature maps of other images",
+        "06_trace_perturbations", "fig-patching",
         untrained=False,
     ),
 )  # fmt: skip
