@@ -1,6 +1,6 @@
 """Time of a capture of four layers as a share of the plain forward pass, beside other tools; bfloat16 and maps.
 
-    python tests/benchmarks/bench_capture.py                     # both networks, nine rounds, one thread: ten minutes
+    python tests/benchmarks/bench_capture.py                     # both networks, nine rounds, one thread: 15 minutes
     python tests/benchmarks/bench_capture.py --models resnet --rounds 5
     python tests/benchmarks/bench_capture.py --device cuda --threads 8
     python tests/benchmarks/bench_capture.py --maps              # the effect of precision="bfloat16" on maps
@@ -33,7 +33,7 @@ import torchvision
 import nfcodes_lib as nf
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4"]
-MODELS = {"resnet": (512, 128), "resnet18": (24, 8)}  # images, images in a batch
+MODELS = {"resnet": (2048, 256), "resnet18": (64, 8)}  # images, images in a batch
 GOALS = {"nfcodes": 0.85, "nfcodes bf16": 0.45}  # shares of the plain pass
 SLOWEST = 8.0  # times the plain pass; a slower tool runs twice and no more
 
