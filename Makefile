@@ -25,7 +25,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book cover test lint pytest nbval bench lab doctor gpu clean
+.PHONY: help setup book offline browser cover test lint pytest nbval bench lab doctor gpu clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -51,14 +51,20 @@ book: setup  ## execute the chapters that changed, write _build/html/index.html
 cover: setup  ## draw the figure of the introduction and the README again
 	$(PY) -P book/make_cover.py
 
-test: lint pytest nbval book  ## what CI runs: lint, tests, every chapter's recorded output, the book
+offline: book  ## the whole book as one zip: unpack it anywhere, open html/index.html, no server and no network
+	cd _build && $(abspath $(PY)) -m zipfile -c book.zip html && ls -sh book.zip
+
+browser: book  ## every page and explorer in Chromium; pictures of them in _build/screenshots
+	$(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile -q tests/browser
+
+test: lint pytest nbval browser  ## what CI runs: lint, tests, every chapter's recorded output, the book in a browser
 
 lint: setup  ## ruff over code and notebooks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
 pytest: setup  ## the tests and the examples in docstrings
-	$(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile --ignore=tests/benchmarks tests nfcodes_lib
+	$(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile --ignore=tests/benchmarks --ignore=tests/browser tests nfcodes_lib
 
 nbval: setup  ## execute the chapters, compare the cells marked NBVAL_CHECK_OUTPUT with their recorded output
 	$(if $(NOTEBOOKS),$(ONE_THREAD) TQDM_DISABLE=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks)

@@ -5,6 +5,7 @@
 - Each chapter says how long it ran when the book was built, as ``build_book.py`` has measured it.
 - Buttons that open a chapter in Binder or Colab need the address of a public copy. A build for the public names it in
   ``NFCODES_REPOSITORY`` (``owner/name`` on GitHub); any other has no buttons, rather than ones that lead nowhere.
+- Docstrings write lengths as ``|x|``, which reStructuredText takes for something else; the API page leaves them alone.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def add_running_time(app, pagename, templatename, context, doctree) -> None:
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{line}", 1)
 
 
+def keep_bars(app, what, name, obj, options, lines) -> None:
+    """Escape the bars of ``|x|`` in docstrings, but for code."""
+    lines[:] = [line if "``" in line or ">>>" in line else line.replace("|", "\\|") for line in lines]
+
+
 def running_times(build: Path) -> dict[str, float]:
     """Page -> seconds, from the record that ``build_book.py`` leaves in the build's folder; empty without one."""
     record = build / "running_times.json"
@@ -57,4 +63,6 @@ def setup(app) -> dict[str, bool]:
     app.connect("config-inited", silence_thebe)
     app.connect("config-inited", add_launch_buttons, priority=100)  # before the theme reads its options
     app.connect("html-page-context", add_running_time)
+    if "sphinx.ext.autodoc" in app.extensions:
+        app.connect("autodoc-process-docstring", keep_bars, priority=900)  # after numpydoc
     return {"parallel_read_safe": True, "parallel_write_safe": True}
