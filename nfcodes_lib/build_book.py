@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ import yaml
 WATCHED = ("nfcodes_lib", "requirements.txt")  # what every chapter's outputs depend on, besides its own cells
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 CELL_TIMEOUT = 600  # seconds
+AT_ONCE = 4  # chapters; each takes a gigabyte or two
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Whatever a browser fetches by itself; an <a href> is only followed by hand.
 LOADED = re.compile(
     r"""<(?!a[ >])[a-z]+\b[^>]*?\b(?:src|srcset|poster|data)\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
@@ -147,34 +150,28 @@ def _entries(node: object) -> list[str]:
     return own + [entry for value in node.values() for entry in _entries(value)]
 
 
-def execute_chapter(path: Path, root: Path, cache: object) -> tuple[str, ChapterError | None]:
-    """Execute one notebook in its own folder, or take its outputs from the cache.
+def execute_chapter(path: Path, root: Path, *, n_threads: int) -> tuple[object, float, ChapterError | None]:
+    """Execute one notebook in its own folder, in a kernel of its own.
 
     Parameters
     ----------
     path, root : Path
         The notebook, and the book's root, below which it lies.
-    cache : jupyter_cache.base.JupyterCacheAbstract
-        Where outputs come from and go to; a chapter that fails leaves none there.
+    n_threads : int
+        That its kernel may compute with.
 
     Returns
     -------
-    how : str
-        "cached", or the seconds that it took.
+    notebook : NotebookNode
+        With its outputs.
+    seconds : float
     error : ChapterError or None
     """
     import nbformat
-    from jupyter_cache.base import CacheBundleIn
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    notebook = nbformat.read(path, as_version=4)
-    try:
-        cache.match_cache_notebook(notebook)
-        return "cached", None
-    except KeyError:
-        pass
-    begun = []
+    notebook, begun = nbformat.read(path, as_version=4), []
     client = NotebookClient(
         notebook,
         kernel_name="python3",
@@ -184,40 +181,65 @@ def execute_chapter(path: Path, root: Path, cache: object) -> tuple[str, Chapter
         extra_arguments=["--log-level=ERROR"],
         on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
     )
-    started = time.perf_counter()
+    started, failure = time.perf_counter(), None
     try:
-        client.execute()
+        client.execute(env=os.environ | {name: str(n_threads) for name in THREAD_VARIABLES})
     except Exception as error:  # the cell's own, or one of the many ways in which a kernel dies or does not start
         chapter = path.relative_to(root).as_posix()
         of_cell = isinstance(error, CellExecutionError)
         what = f"{error.ename}: {error.evalue}" if of_cell else f"{type(error).__name__}: {error}"
-        if not begun:
-            return "failed", ChapterError(chapter, 0, "", f"the kernel did not start: {what}")
-        return "failed", ChapterError(chapter, begun[-1] + 1, notebook.cells[begun[-1]].source, what)
-    seconds = time.perf_counter() - started
-    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
-    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-    return f"{seconds:.1f} s", None
+        failure = ChapterError(chapter, 0, "", f"the kernel did not start: {what}")
+        if begun:
+            failure = ChapterError(chapter, begun[-1] + 1, notebook.cells[begun[-1]].source, what)
+    return notebook, time.perf_counter() - started, failure
 
 
 def execute_chapters(root: Path, build: Path) -> None:
-    """Execute all chapters that the cache does not know; raise BookError with every failure."""
+    """Execute all chapters that the cache does not know, as many at a time as there are cores, up to `AT_ONCE`.
+
+    Chapters share the cores: several with one thread each are done sooner than one after the other with all. A chapter
+    that fails leaves nothing in the cache.
+
+    Raises
+    ------
+    BookError
+        With every failure.
+    """
+    import nbformat
     from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
 
     folder = build / ".jupyter_cache"
     if not refresh_cache(root, folder):
         print("no outputs of this library, these packages and this interpreter are kept: executing every chapter")
-    cache, failures, seconds = get_cache(str(folder)), [], {}
-    for path in pages(root):
-        if path.suffix == ".ipynb":
-            how, failure = execute_chapter(path, root, cache)
-            print(f"{path.relative_to(root).as_posix()}: {how}", flush=True)
-            failures += [failure] if failure else []
-            if failure is None:
-                name = path.relative_to(root).with_suffix("").as_posix()
-                seconds[name] = cache.match_cache_file(str(path)).data["execution_seconds"]
+    cache, failures = get_cache(str(folder)), []
+    chapters = [path for path in pages(root) if path.suffix == ".ipynb"]
+    new = []
+    for path in chapters:
+        try:
+            cache.match_cache_notebook(nbformat.read(path, as_version=4))
+            print(f"{path.relative_to(root).as_posix()}: cached", flush=True)
+        except KeyError:
+            new.append(path)
+    cores = os.cpu_count() or 1
+    at_once = max(1, min(cores, len(new), AT_ONCE))
+    with ThreadPoolExecutor(at_once) as executor:
+        jobs = {executor.submit(execute_chapter, path, root, n_threads=cores // at_once): path for path in new}
+        for job in as_completed(jobs):
+            (notebook, seconds, failure), path = job.result(), jobs[job]
+            print(f"{path.relative_to(root).as_posix()}: {'failed' if failure else f'{seconds:.1f} s'}", flush=True)
+            if failure:
+                failures.append(failure)
+                continue
+            bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     if failures:
+        failures.sort(key=lambda failure: failure.chapter)
         raise BookError("\n".join(["chapters that raise:", *map(str, failures)]))
+    seconds = {
+        path.relative_to(root).with_suffix("").as_posix(): cache.match_cache_file(str(path)).data["execution_seconds"]
+        for path in chapters
+    }
     # The pages tell their reader, by way of book/_extensions.
     (build / "running_times.json").write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
 
@@ -293,6 +315,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BookError as error:
         print(f"\nthe book was not built: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        os._exit(130)  # at once: a plain exit would wait for the chapters; their kernels end when they miss us
     print(f"built in {time.perf_counter() - started:.0f} s: {index}")
     return 0
 

@@ -195,6 +195,28 @@ def test_chapter_whose_kernel_does_not_start_is_named(book, monkeypatch):
         execute(book)
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (3, "3")])
+def test_a_single_chapter_gets_all_cores(book, monkeypatch, cores, threads):
+    monkeypatch.setattr(build_book.os, "cpu_count", lambda: cores)
+    write_chapter(book, "one", "import os", "print(os.environ['OMP_NUM_THREADS'])")
+    execute(book)
+    assert printed(book) == f"{threads}\n"
+
+
+def test_chapters_run_at_once_and_share_the_cores(book, monkeypatch):
+    """Each waits for a file that the other writes."""
+    monkeypatch.setattr(build_book.os, "cpu_count", lambda: 4)
+    wait = (
+        "import os, pathlib, time\npathlib.Path('{}').touch()\nwhile not pathlib.Path('{}').exists(): time.sleep(0.1)"
+    )
+    write_chapter(book, "one", wait.format("a", "b"), "print(os.environ['OMP_NUM_THREADS'])")
+    write_chapter(book, "two", wait.format("b", "a"), "print(os.environ['OMP_NUM_THREADS'])")
+    toc = (book / "_toc.yml").read_text()
+    (book / "_toc.yml").write_text(toc.replace("notebooks/one", "notebooks/one\n- file: notebooks/two"))
+    execute(book)
+    assert printed(book, "one") == printed(book, "two") == "2\n"
+
+
 def test_chapter_that_does_not_end_is_named(book, monkeypatch):
     monkeypatch.setattr(build_book, "CELL_TIMEOUT", 1)
     write_chapter(book, "one", "import time", "time.sleep(60)")
