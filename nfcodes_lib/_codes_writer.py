@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ._npy_file import NpyFile
+
 FORMAT = "nfcodes layer codes, version 1"
 LOGITS = "logits.npy"
 DESCRIPTION, PROGRESS, LOCK = "codes.json", "progress.json", "lock"
@@ -43,6 +45,8 @@ class CodesWriter:
         What must be the same for a capture that goes on; with ``n_images``, None if unknown.
     resume : bool
         Go on with what an interrupted capture left; False removes it.
+    keep : bool
+        Keep what is written if the block ends with an error, for who may go on.
 
     Attributes
     ----------
@@ -61,12 +65,14 @@ class CodesWriter:
         On entering or writing, if the folder cannot be written.
     """
 
-    def __init__(self, out: str | Path | None, *, about: Mapping, settings: Mapping, resume: bool = False):
+    def __init__(
+        self, out: str | Path | None, *, about: Mapping, settings: Mapping, resume: bool = False, keep: bool = True
+    ):
         self.out = None if out is None else Path(out)
-        self.about, self.settings, self.resume = dict(about), dict(settings), resume
+        self.about, self.settings, self.resume, self.keep = dict(about), dict(settings), resume, keep
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.n_batches = self.n_images = 0
-        self._sinks: dict[str, _MemorySink | _FileSink] = {}
+        self._sinks: dict[str, _MemorySink | NpyFile] = {}
         self._folder = None if self.out is None else self.out.with_name(f".{self.out.name}.partial")
         self._lock = None
         self._finished = False
@@ -94,7 +100,7 @@ class CodesWriter:
             self._checkpoint()
         for sink in self._sinks.values():
             sink.close()
-        if self.n_batches == 0:
+        if self.n_batches == 0 or not self.keep:
             shutil.rmtree(self._folder, ignore_errors=True)
         elif error is not None:
             error.add_note(
@@ -155,11 +161,11 @@ class CodesWriter:
             entries = [{"layer": n, "file": self._sinks[n].path.name, "shape": self.shapes[n]} for n in layers]
             meta = {"format": FORMAT, **self.about, "logits": LOGITS in self._sinks, "layers": entries}
             _replace(self._folder / DESCRIPTION, json.dumps(meta, indent=2) + "\n")
+            self._lock.close()
             for name in (PROGRESS, LOCK):
                 (self._folder / name).unlink(missing_ok=True)
             self._folder.rename(self.out)
         self._finished = True
-        self._lock.close()
         return None
 
     # -- on disk ------------------------------------------------------------------------------------------------
@@ -184,7 +190,7 @@ class CodesWriter:
             )
         with self._explained("open"):
             for index, (name, (n_rows, n_columns)) in enumerate(sizes.items()):
-                sink = _FileSink(self._folder / file_name(index, name))
+                sink = NpyFile(self._folder / file_name(index, name))
                 self._sinks[name] = sink
                 if not sink.cut(n_rows, n_columns):
                     return self._empty()
@@ -220,8 +226,8 @@ class CodesWriter:
         _replace(self._folder / PROGRESS, json.dumps(progress) + "\n")
         self._next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
 
-    def _new_sink(self, index: int, name: str) -> _MemorySink | _FileSink:
-        return _MemorySink() if self._folder is None else _FileSink(self._folder / file_name(index, name))
+    def _new_sink(self, index: int, name: str) -> _MemorySink | NpyFile:
+        return _MemorySink() if self._folder is None else NpyFile(self._folder / file_name(index, name))
 
     def _check_free_disk(self) -> None:
         """Raise OSError after the first batch if all batches will not fit."""
@@ -267,73 +273,6 @@ class _MemorySink:
     def close(self) -> np.ndarray:
         batches, self._batches = self._batches, []
         return np.concatenate(batches)
-
-
-class _FileSink:
-    """Batches appended to an npy file, whose header is written again whenever the number of rows is to be known."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.n_rows, self.n_columns = 0, None
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-        self._start = None  # where the rows begin
-
-    def append(self, rows: np.ndarray) -> None:
-        if self.n_columns is None:
-            os.ftruncate(self._handle, 0)
-            self.n_columns = rows.shape[1]
-            self._write_header()
-        os.lseek(self._handle, self._start + self.n_rows * self.n_columns * 4, os.SEEK_SET)
-        self._write_all(memoryview(np.ascontiguousarray(rows, "<f4")).cast("B"))
-        self.n_rows += len(rows)
-
-    def rows(self, first: int, n_rows: int) -> np.ndarray:
-        """Read rows back."""
-        if first < 0 or first + n_rows > self.n_rows:
-            return np.empty((0, 0), np.float32)
-        os.lseek(self._handle, self._start + first * self.n_columns * 4, os.SEEK_SET)
-        parts, missing = [], n_rows * self.n_columns * 4
-        while missing and (part := os.read(self._handle, missing)):
-            parts.append(part)
-            missing -= len(part)
-        return np.frombuffer(b"".join(parts), "<f4").reshape(n_rows, self.n_columns)
-
-    def cut(self, n_rows: int, n_columns: int) -> bool:
-        """Forget what was appended after the first `n_rows`; False if there are fewer."""
-        self.n_rows, self.n_columns = n_rows, n_columns
-        self._write_header()
-        end = self._start + n_rows * n_columns * 4
-        is_whole = os.fstat(self._handle).st_size >= end
-        os.ftruncate(self._handle, end)
-        return is_whole
-
-    def save(self) -> None:
-        """Flush to the disk, with a header that states the rows written."""
-        if self.n_columns is not None:
-            self._write_header()
-            os.ftruncate(self._handle, self._start + self.n_rows * self.n_columns * 4)
-        os.fsync(self._handle)
-
-    def close(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-        self._handle = None
-
-    def _write_header(self) -> None:
-        header = npy_header(self.n_rows, self.n_columns)
-        os.lseek(self._handle, 0, os.SEEK_SET)
-        self._write_all(memoryview(header))
-        self._start = len(header)
-
-    def _write_all(self, content: memoryview) -> None:
-        while content:
-            content = content[os.write(self._handle, content) :]
-
-
-def npy_header(n_rows: int, n_columns: int) -> bytes:
-    """Header of an npy file, version 1.0, of a float32 matrix; its length does not depend on the number of rows."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {n_columns}), }}"
-    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
 
 
 def file_name(index: int, layer: str) -> str:

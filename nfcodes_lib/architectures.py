@@ -104,11 +104,9 @@ def has_channels_last_axis(model: nn.Module, layer: str) -> bool:
     Decided by what the layer is: ``Linear`` and ``LayerNorm`` work on the last axis, torchvision's Swin keeps its maps
     so throughout, and an element-wise module in a ``Sequential`` follows the module before it.
     """
-    from torchvision.models.swin_transformer import SwinTransformer
-
     parts = layer.split(".")
     for depth in range(len(parts)):
-        if isinstance(model.get_submodule(".".join(parts[:depth])), SwinTransformer):
+        if _family(model.get_submodule(".".join(parts[:depth]))) == "SwinTransformer":
             inside = ".".join(parts[depth:])
             return inside.startswith(("features.", "norm")) and inside != "features.0.0"
     by_type = _last_axis_by_type(model.get_submodule(layer))

@@ -129,7 +129,7 @@ class LayerCodes(Mapping):
         about = {"pool": self.pool, "precision": self.precision, "chosen": self.chosen}
         arrays = self.arrays if self.logits is None else {**self.arrays, LOGITS: self.logits}
         n_blocks = 1 + max(array.nbytes for array in arrays.values()) // SAVED_AT_ONCE
-        with CodesWriter(path, about=about, settings={}) as writer:
+        with CodesWriter(path, about=about, settings={}, keep=False) as writer:
             for parts in zip(*(blocks(array, n_blocks) for array in arrays.values()), strict=True):
                 rows = {name: torch.from_numpy(np.array(part)) for name, part in zip(arrays, parts, strict=True)}
                 writer.write(rows, shapes=self.shapes, n_images=0)

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import nfcodes_lib as nf
-from nfcodes_lib import _codes_writer
+from nfcodes_lib import _codes_writer, _npy_file
 
 PREAMBLE = """
     import resource, sys, time, warnings
@@ -292,7 +292,7 @@ def test_a_disk_that_fills_up_loses_nothing(net, pictures, tmp_path, monkeypatch
         room -= len(data)
         return write(handle, data)
 
-    monkeypatch.setattr(_codes_writer.os, "write", write_while_there_is_room)
+    monkeypatch.setattr(_npy_file.os, "write", write_while_there_is_room)
     with pytest.raises(
         OSError, match=r"cannot write the codes of .*codes: No space left .*; make room, then capture"
     ) as e:
@@ -302,6 +302,18 @@ def test_a_disk_that_fills_up_loses_nothing(net, pictures, tmp_path, monkeypatch
     monkeypatch.undo()
     codes = nf.capture(net, pictures, out=tmp_path / "codes", **ARGUMENTS)
     np.testing.assert_array_equal(codes["0"], nf.capture(net, pictures, **ARGUMENTS)["0"])
+
+
+def test_a_copy_that_fails_leaves_nothing(net, pictures, tmp_path, monkeypatch):
+    codes = nf.capture(net, pictures, **ARGUMENTS)
+
+    def refuse(handle, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_npy_file.os, "write", refuse)
+    with pytest.raises(OSError, match=r"cannot write the codes of .*No space left"):
+        codes.save(tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_little_room_is_said_after_the_first_batch(net, pictures, tmp_path, monkeypatch):
@@ -350,7 +362,7 @@ def test_a_file_in_the_way_is_named(net, pictures, tmp_path):
 
 def test_header_is_what_numpy_writes(tmp_path):
     for n_rows, n_columns in ((0, 1), (7, 3), (1_281_167 * 3136, 512)):
-        header = _codes_writer.npy_header(n_rows, n_columns)
+        header = _npy_file.npy_header(n_rows, n_columns)
         assert len(header) == 128
         (tmp_path / "a.npy").write_bytes(header)
         with open(tmp_path / "a.npy", "rb") as stream:
