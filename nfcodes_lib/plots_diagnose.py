@@ -66,6 +66,7 @@ def plot_aurocs(comparisons: dict, *, names=None, difference: bool = False, ax: 
     ax.tick_params(axis="y", length=0)
     ax.set(xlabel=f"AUROC less that of {first.reference}" if difference else "AUROC (0.5: chance)")
     ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=6)
     if len(series) > 1:
         handles = [
             Line2D([], [], color=color, marker=marker, linestyle="none", label=name)
@@ -205,7 +206,10 @@ def plot_score_distributions(panels: dict, *, xlabels=None, thresholds=None, axe
     """
     kinds = list(dict.fromkeys(kind for panel in panels.values() for kind in panel))
     styles = dict(zip(kinds, _series(kinds), strict=True))
-    axes = axes_grid(axes, len(panels), n_columns=2, panel_size=(3.5, 3.1))
+    new = axes is None
+    axes = axes_grid(axes, len(panels), n_columns=2, panel_size=(3.5, 3.2))
+    if new:  # room between a row's labels and the titles of the next
+        axes[0].figure.get_layout_engine().set(h_pad=0.12)
     for ax, (score, panel) in zip(axes, panels.items(), strict=True):
         for kind, values in panel.items():
             values = np.sort(np.asarray(values, dtype=float))
