@@ -5,9 +5,9 @@ most machines. A batch norm whose input is the very output of a convolution is f
 
     gamma (W x - mean) / sigma + beta  =  (gamma / sigma W) x + (beta - gamma mean / sigma),
 
-once the first batch has shown which follows which, and a few images have shown that the codes stay the same up to
-rounding. And on request convolutions and matrix products compute in bfloat16. All of it is put in place of the model's
-own tensors for the time of a capture and taken back after it; no tensor of the model is changed.
+once a few images have shown which follows which, and that the codes stay the same up to rounding. And on request
+convolutions and matrix products compute in bfloat16. All of it is put in place of the model's own tensors for the time
+of a capture and taken back after it; no tensor of the model is changed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ForwardPass:
         self.precision = precision
         self.computes_in = precision or str(self.dtype).removeprefix("torch.")
         self.n_folded: int | None = None
-        self._eager = self._seen = None
+        self._eager = None
         self._swapped: list[tuple[dict, str, object]] = []
 
     def __enter__(self) -> ForwardPass:
@@ -87,13 +87,7 @@ class ForwardPass:
 
     def __call__(self, images: torch.Tensor):
         """What the model returns for `images`, floats of shape (n, channels, height, width) on any device."""
-        images = self._as_input(images)
-        if self._seen is not None:
-            return self._run(images)
-        with conv_norm_pairs(self.model, self.layers) as pairs:
-            answer = self._run(images)
-        self._seen = pairs, images[:N_PROBE].clone()
-        return answer
+        return self._run(self._as_input(images))
 
     def _run(self, images: torch.Tensor):
         lowered = torch.autocast(self.device.type, torch.bfloat16) if self.precision else nullcontext()
@@ -106,21 +100,22 @@ class ForwardPass:
         return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
     @torch.no_grad()
-    def fold(self) -> None:
-        """Fold the pairs that the first batch showed, if that leaves what is read as it was, up to rounding.
+    def fold(self, images: torch.Tensor) -> None:
+        """Fold what can be folded if that leaves what is read from a few of `images` as it was, up to rounding.
 
-        Every later batch then runs so. To be called between batches; does nothing before the first and after once.
+        Every later batch then runs so. Does nothing if called again.
         """
-        if self._seen is None or self.n_folded is not None:
+        if self.n_folded is not None:
             return
-        pairs, probe = self._seen
         self.n_folded = 0
-        if not pairs:
+        if not any(type(module) is nn.BatchNorm2d for module in self.model.modules()):
             return
-        self._restore()
         precision, self.precision = self.precision, None
+        self._restore()
         self._channels_last()
-        expected = self.read(probe, self._run)
+        probe = self._as_input(images[:N_PROBE])
+        with conv_norm_pairs(self.model, self.layers) as pairs:
+            expected = self.read(probe, self._run)
         for conv, norm in pairs:
             weight, bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

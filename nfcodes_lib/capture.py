@@ -103,9 +103,14 @@ def capture(
 
     Notes
     -----
-    The pass runs in channels-last memory format, with batch norms folded into the convolutions before them (from the
-    second batch on, if a few images show that the codes stay the same up to rounding): the same function, computed
-    faster. The model's own parameters are not touched.
+    The pass runs in channels-last memory format and, if there are several batches, with batch norms folded into the
+    convolutions before them, if two images of the first batch show that the codes stay the same up to rounding: the
+    same function, computed faster. The model's own parameters are not touched.
+
+    What ``"bfloat16"`` does to maps was measured on the book's network (10 x 10 units, 3,000 held-out images, by
+    ``tests/benchmarks/bench_capture.py --maps``): 94 % (layer1) to 99 % (layer4) of the images keep their unit on one
+    map; a map trained on such codes has a quantization error within 0.4 % of the other's, and an adjusted mutual
+    information with the predictions within 0.002, where another seed of the map moves it by up to 0.009.
 
     Memory: besides the model and a second copy of its convolutions, one batch of images, of the activations that the
     model itself keeps, and of codes (and all codes if `out` is None).
@@ -151,7 +156,8 @@ def capture(
         again = {0, done - 1} if done else set()  # looked at again, to check that this is the capture to go on with
         with progress_bar(show=progress, total=source.n_batches, initial=done, desc="capture", unit="batch") as bar:
             for number, batch in source.batches(again, start=done):
-                forward.fold()
+                if source.n_batches != 1:  # one batch would take longer to prepare than it saves
+                    forward.fold(batch)
                 rows, shapes = read(batch, forward)
                 if number < done:
                     writer.compare(rows, first=number == 0)
@@ -217,11 +223,10 @@ def _tap_outputs(model: nn.Module, layers, keep: Callable[[str, object], object]
 
         return hook
 
-    modules = dict(model.named_modules())
     handles = []
     try:
         for layer in layers:
-            handles.append(modules[layer].register_forward_hook(hook_for(layer)))
+            handles.append(model.get_submodule(layer).register_forward_hook(hook_for(layer)))
         yield outputs
     finally:
         for handle in handles:

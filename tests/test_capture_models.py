@@ -139,8 +139,7 @@ def fold(model, layers, images):
     """Number of batch norms folded, and what the model answers then."""
     handles = [model.get_submodule(layer).register_forward_hook(lambda m, i, o: None) for layer in layers]
     with ForwardPass(model, layers=layers, read=lambda x, run: {"": run(x)}) as forward:
-        forward(images)
-        forward.fold()
+        forward.fold(images)
         answer = forward(images)
     for handle in handles:
         handle.remove()
