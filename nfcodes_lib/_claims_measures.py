@@ -79,6 +79,8 @@ class Network:
         self.fit_images, _ = data.load_images("train", n_samples=self.sizes.fit, random_state=0)
         self.images, labels = data.load_images("test", n_samples=self.sizes.judge, random_state=0)
         self.labels = labels.numpy()
+        if not pretrained:
+            set_batch_norm(self.model, self.fit_images[:1000])
         self.fitted = self._capture(self.fit_images)
         self.judged = self._capture(self.images)
         self.maps = {(layer, s): fit_map(self.fitted[layer], SIDE, s) for layer in LAYERS for s in self.som_seeds}
@@ -99,6 +101,21 @@ class Network:
             )
             for layer in LAYERS
         }
+
+
+def set_batch_norm(model: torch.nn.Module, images: torch.Tensor) -> None:
+    """Give batch norms the means and variances that `images` cause, as the first training steps would.
+
+    Without them an untrained network of many layers is a poor control: its codes lie in one or two directions.
+    """
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    with torch.inference_mode():
+        for batch in images.split(250):
+            model.train()(batch)
+    model.eval()
 
 
 def fit_map(codes: np.ndarray, side: int, seed: int) -> SOM:
