@@ -87,7 +87,7 @@ class Visit:
             viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce", **options
         )
         self.context.route("**/*", self._guard)
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(30_000)
         self.page = self.context.new_page()
         self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))

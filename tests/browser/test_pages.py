@@ -70,11 +70,11 @@ def test_screenshot(view):
     folder.mkdir(exist_ok=True)
     for scheme in ("light", "dark"):
         view.page.emulate_media(color_scheme=scheme)
-        assert view.page.evaluate("document.documentElement.dataset.theme") == scheme
+        view.page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
         path = folder / f"{slug(view.name)}-{view.width}-{scheme}.jpg"
         whole = view.page.evaluate("document.documentElement.scrollHeight")
         clip = {"x": 0, "y": 0, "width": view.width, "height": min(whole, 15_000)}  # Chromium draws no taller ones
-        view.page.screenshot(path=path, full_page=True, clip=clip, type="jpeg", quality=60)
+        view.page.screenshot(path=path, full_page=True, clip=clip, type="jpeg", quality=60, timeout=60_000)
         assert path.stat().st_size > 5_000
 
 
