@@ -78,7 +78,7 @@ LARGE = """
     limit = int(held.split()[1]) * 1024 + 64 * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     out = sys.argv[1] + "/codes" if sys.argv[2] == "disk" else None
-    codes = nf.capture(network(), Pictures(1200, 32), layers="0", pool="none", batch_size=4, out=out)
+    codes = nf.capture(network(), Pictures(600, 32), layers="0", pool="none", batch_size=4, out=out)
     if out:
         codes.save(sys.argv[1] + "/copy")
     print("finished", codes["0"].nbytes)
@@ -87,10 +87,10 @@ LARGE = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts RLIMIT_DATA as this needs it")
 def test_codes_larger_than_memory_stream_to_disk(tmp_path):
-    """300 MiB of codes in a process that may allocate 64 MiB more, captured and then copied."""
+    """150 MiB of codes in a process that may allocate 64 MiB more, captured and then copied."""
     finished = run(LARGE, tmp_path, "disk")
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.split() == ["finished", str(1200 * 64 * 32 * 32 * 4)]
+    assert finished.stdout.split() == ["finished", str(600 * 64 * 32 * 32 * 4)]
     codes, copy = (nf.LayerCodes.load(tmp_path / name) for name in ("codes", "copy"))
     np.testing.assert_array_equal(codes["0"][-1], copy["0"][-1])
     failed = run(LARGE, tmp_path / "other", "memory")
