@@ -47,9 +47,21 @@ def add_running_time(app, pagename, templatename, context, doctree) -> None:
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{line}", 1)
 
 
+def mend_lists(app, pagename, templatename, context, doctree) -> None:
+    """Take the roles off lists of citations: docutils writes a list whose children are no list items."""
+    if "body" in context:
+        for role in (' role="list"', ' role="doc-biblioentry"'):
+            context["body"] = context["body"].replace(role, "")
+
+
 def keep_bars(app, what, name, obj, options, lines) -> None:
     """Escape the bars of ``|x|`` in docstrings, but for code."""
     lines[:] = [line if "``" in line or ">>>" in line else line.replace("|", "\\|") for line in lines]
+
+
+def skip_metadata_requests(app, what, name, obj, skip, options) -> bool | None:
+    """Leave out the methods ``set_..._request`` that scikit-learn gives every estimator."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
 
 
 def running_times(build: Path) -> dict[str, float]:
@@ -63,6 +75,8 @@ def setup(app) -> dict[str, bool]:
     app.connect("config-inited", silence_thebe)
     app.connect("config-inited", add_launch_buttons, priority=100)  # before the theme reads its options
     app.connect("html-page-context", add_running_time)
+    app.connect("html-page-context", mend_lists)
     if "sphinx.ext.autodoc" in app.extensions:
+        app.connect("autodoc-skip-member", skip_metadata_requests)
         app.connect("autodoc-process-docstring", keep_bars, priority=900)  # after numpydoc
     return {"parallel_read_safe": True, "parallel_write_safe": True}

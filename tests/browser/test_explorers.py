@@ -49,6 +49,8 @@ class Hand:
                 assert image.get_attribute("alt") == f"{wanted['alt']} {marked['text']}".strip()
                 assert shown.locator("svg > *").count() == len(marked["items"])
                 assert image.evaluate("i => i.naturalWidth") == wanted["width"]
+                assert image.bounding_box() == shown.locator("svg").bounding_box()  # or marks would miss their units
+                assert image.evaluate("i => getComputedStyle(i).padding") == "0px"
             elif panel["kind"] == "text":
                 assert shown.text_content() == self.pick(panel["texts"], by)
             elif panel["kind"] == "images":
@@ -68,7 +70,7 @@ class Hand:
 def hand(request, visit):
     assert request.param, "expected explorers in the built chapters, found none"
     name, index = request.param
-    tab = visit(width=390, has_touch=True)
+    tab = visit(width=390, has_touch=True, scheme="dark")
     found = Hand(tab.open(name), index)
     yield found
     assert tab.complaints == []
