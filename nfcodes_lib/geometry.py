@@ -150,8 +150,8 @@ def layer_geometry(
     runs. Half-samples are drawn without replacement (the delete-half jackknife; Shao and Wu 1989, Ann. Stat. 17).
     In three simulations and on two layers of the shipped network, a 95 % interval of 60 half-samples held the mean of
     samples of its size in 86 to 95 % of cases (`two_nn`: 94 to 100 %), a bootstrap's percentiles in 71 to 96 %
-    (`two_nn`: never, since a duplicate is its twin's nearest neighbour): ``tests/benchmarks/bench_geometry.py``. Take the
-    intervals for a little too narrow. `components_90`, a whole number, has none, nor has the frame of the class means.
+    (`two_nn`: never, since duplicates are neighbours): see ``tests/benchmarks/bench_geometry.py``. Take the intervals
+    for a little too narrow. `components_90`, a whole number, has none, nor has the frame of the class means.
 
     Examples
     --------
