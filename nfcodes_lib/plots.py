@@ -2,9 +2,10 @@
 
 A function draws on `ax`, or on axes of its own if None, and never shows or saves. Colours are safe for colour-vision
 deficiencies and never the only difference; units stand on the axes. This module is the one to import: curves live in
-:mod:`nfcodes_lib.plots_curves`, figures laid out as a map in :mod:`nfcodes_lib.plots_maps`, those of attacks in
-:mod:`nfcodes_lib.plots_paths` and :mod:`nfcodes_lib.plots_trace`; images, tables and the map in the plane of its data
-here.
+:mod:`nfcodes_lib.plots_curves`, figures laid out as a map in :mod:`nfcodes_lib.plots_maps`, those of one chapter in
+:mod:`nfcodes_lib.plots_geometry`, :mod:`nfcodes_lib.plots_reconstruct`, :mod:`nfcodes_lib.plots_paths`,
+:mod:`nfcodes_lib.plots_trace` and :mod:`nfcodes_lib.plots_diagnose`; images, tables and the map in the plane of its
+data here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,20 @@ from matplotlib.axes import Axes
 from ._plot_style import CLASS_COLORS, INK, SHADE, axes_or_new, check_names, styled
 from .grids import neighbors
 from .plots_curves import plot_association, plot_curve_with_interval, plot_history, plot_null, plot_occupancy
+from .plots_diagnose import (
+    plot_auroc_table,
+    plot_aurocs,
+    plot_reliability,
+    plot_risk_coverage,
+    plot_score_distributions,
+)
+from .plots_geometry import (
+    plot_depth_change,
+    plot_mean_cosines,
+    plot_measures,
+    plot_separation_law,
+    plot_spectra,
+)
 from .plots_maps import (
     as_codebook,
     plot_component_planes,
@@ -25,6 +40,7 @@ from .plots_maps import (
     plot_u_matrix,
 )
 from .plots_paths import plot_attack, plot_paths, plot_transitions
+from .plots_reconstruct import plot_code_errors, plot_image_checks, plot_image_map, plot_image_maps, plot_image_rows
 from .plots_trace import budget_name, plot_networks, plot_patching, plot_propagation, plot_stages
 
 __all__ = [
@@ -32,23 +48,38 @@ __all__ = [
     "budget_name",
     "plot_association",
     "plot_attack",
+    "plot_auroc_table",
+    "plot_aurocs",
+    "plot_code_errors",
     "plot_code_table",
     "plot_codebook_2d",
     "plot_codes",
     "plot_component_planes",
     "plot_curve_with_interval",
+    "plot_depth_change",
     "plot_history",
     "plot_hit_map",
     "plot_hit_maps",
+    "plot_image_checks",
+    "plot_image_map",
+    "plot_image_maps",
+    "plot_image_rows",
     "plot_images",
     "plot_majority_map",
     "plot_map",
+    "plot_mean_cosines",
+    "plot_measures",
     "plot_networks",
     "plot_null",
     "plot_occupancy",
     "plot_patching",
     "plot_paths",
     "plot_propagation",
+    "plot_reliability",
+    "plot_risk_coverage",
+    "plot_score_distributions",
+    "plot_separation_law",
+    "plot_spectra",
     "plot_stages",
     "plot_transitions",
     "plot_u_matrix",
