@@ -5,7 +5,7 @@ most machines. A batch norm whose input is the very output of a convolution is f
 
     gamma (W x - mean) / sigma + beta  =  (gamma / sigma W) x + (beta - gamma mean / sigma),
 
-once a few images have shown which follows which, and that the codes stay the same up to rounding. And on request
+once an image has shown which follows which, and that the codes stay the same up to rounding. And on request
 convolutions and matrix products compute in bfloat16. All of it is put in place of the model's own tensors for the time
 of a capture and taken back after it; no tensor of the model is changed.
 """
@@ -25,7 +25,7 @@ PRECISIONS = ("bfloat16",)
 FOLDING_TOLERANCE = (
     1e-4  # largest difference that folding may make to a code, relative to the largest code of its layer
 )
-N_PROBE = 2  # images on which folding is checked
+N_PROBE = 1  # images on which folding is checked
 LOWERED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose weights are lowered once; autocast sees to the rest
 
 
@@ -76,8 +76,6 @@ class ForwardPass:
         if any(_is_compiled(module) for module in self.model.modules()):  # compiled code does not see our hooks
             self._eager = torch.compiler.set_stance("force_eager")
             self._eager.__enter__()
-        self._channels_last()
-        self._lower()
         return self
 
     def __exit__(self, *exception) -> None:
@@ -87,6 +85,9 @@ class ForwardPass:
 
     def __call__(self, images: torch.Tensor):
         """What the model returns for `images`, floats of shape (n, channels, height, width) on any device."""
+        if not self._swapped:
+            self._channels_last()
+            self._lower()
         return self._run(self._as_input(images))
 
     def _run(self, images: torch.Tensor):
@@ -101,7 +102,7 @@ class ForwardPass:
 
     @torch.no_grad()
     def fold(self, images: torch.Tensor) -> None:
-        """Fold what can be folded if that leaves what is read from a few of `images` as it was, up to rounding.
+        """Fold what can be folded if that leaves what is read from one of `images` as it was, up to rounding.
 
         Every later batch then runs so. Does nothing if called again.
         """
@@ -111,8 +112,8 @@ class ForwardPass:
         if not any(type(module) is nn.BatchNorm2d for module in self.model.modules()):
             return
         precision, self.precision = self.precision, None
-        self._restore()
-        self._channels_last()
+        if not self._swapped:
+            self._channels_last()
         probe = self._as_input(images[:N_PROBE])
         with conv_norm_pairs(self.model, self.layers) as pairs:
             expected = self.read(probe, self._run)

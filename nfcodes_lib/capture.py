@@ -104,7 +104,7 @@ def capture(
     Notes
     -----
     The pass runs in channels-last memory format and, if there are several batches, with batch norms folded into the
-    convolutions before them, if two images of the first batch show that the codes stay the same up to rounding: the
+    convolutions before them, if an image of the first batch shows that the codes stay the same up to rounding: the
     same function, computed faster. The model's own parameters are not touched.
 
     What ``"bfloat16"`` does to maps was measured on the book's network (10 x 10 units, 3,000 held-out images, by

@@ -33,7 +33,7 @@ import torchvision
 import nfcodes_lib as nf
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4"]
-MODELS = {"resnet": (2048, 256), "resnet18": (64, 8)}  # images, images in a batch
+MODELS = {"resnet": (2048, 256), "resnet18": (128, 16)}  # images, images in a batch
 GOALS = {"nfcodes": 0.85, "nfcodes bf16": 0.45}  # shares of the plain pass
 SLOWEST = 8.0  # times the plain pass; a slower tool runs twice and no more
 
