@@ -12,6 +12,7 @@ try:
     from . import plots, widgets
     from ._assets import AssetError
     from .adversarial import trace_attack
+    from .architectures import auto_layers
     from .attacks import attack_images
     from .capture import capture
     from .codes import association, code_accuracy, code_table, hit_map, hit_maps
@@ -20,6 +21,7 @@ try:
     from .decoder import train_decoder
     from .diagnose import Diagnosis
     from .geometry import layer_geometry
+    from .image_folders import open_images
     from .layer_codes import LayerCodes
     from .models import available_models, load_model
     from .patching import patch_test
@@ -45,6 +47,7 @@ __all__ = [
     "LayerCodes",
     "association",
     "attack_images",
+    "auto_layers",
     "available_models",
     "binary_patterns",
     "capture",
@@ -62,6 +65,7 @@ __all__ = [
     "load_model",
     "morans_i",
     "occupancy",
+    "open_images",
     "patch_test",
     "plots",
     "reconstruct",
