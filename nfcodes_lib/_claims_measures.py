@@ -27,6 +27,7 @@ from .patching import patch_test
 from .reconstruct import reconstruct
 from .som import SOM
 from .topography import within_class_distance
+from .untrained import set_batch_norm
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SIDE = 16
@@ -80,7 +81,7 @@ class Network:
         self.images, labels = data.load_images("test", n_samples=self.sizes.judge, random_state=0)
         self.labels = labels.numpy()
         if not pretrained:
-            set_batch_norm(self.model, self.fit_images[:1000])
+            set_batch_norm(self.model, self.fit_images[:1000].split(250))
         self.fitted = self._capture(self.fit_images)
         self.judged = self._capture(self.images)
         self.maps = {(layer, s): fit_map(self.fitted[layer], SIDE, s) for layer in LAYERS for s in self.som_seeds}
@@ -101,21 +102,6 @@ class Network:
             )
             for layer in LAYERS
         }
-
-
-def set_batch_norm(model: torch.nn.Module, images: torch.Tensor) -> None:
-    """Give batch norms the means and variances that `images` cause, as the first training steps would.
-
-    Without them an untrained network of many layers is a poor control: its codes lie in one or two directions.
-    """
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-    with torch.inference_mode():
-        for batch in images.split(250):
-            model.train()(batch)
-    model.eval()
 
 
 def fit_map(codes: np.ndarray, side: int, seed: int) -> SOM:
@@ -147,7 +133,7 @@ def finite_patterns(network: Network) -> dict[str, float]:
             ]
             few, many = np.mean(errors, axis=0)
             found.append(many / few)
-    return {"effect": float(np.mean(kept) - np.mean(smooth)), "kept": float(np.mean(kept)), "control": 0.0}
+    return {"effect": float(np.mean(kept) - np.mean(smooth)), "kept": float(np.mean(kept))}
 
 
 def correlation(network: Network) -> dict[str, float]:
@@ -260,13 +246,12 @@ def propagation(network: Network, *, attack_answers: bool = False) -> dict[str, 
     }
 
 
-def vulnerability(network: Network, over_noise) -> dict[str, float]:
+def vulnerability(network: Network, ratio, over_noise) -> dict[str, float]:
     """Claim 8: are the homogeneous layers those where attacks gain on noise, and those whose repair pays?
 
     The association is Spearman's over the layers; the causal effect is the share of answers restored by half of the
     clean feature maps of ``layer1`` less that of ``layer4``; donors of other images are the control.
     """
-    ratio = [participation_ratio(network.judged[layer]) for layer in LAYERS]
     right = network.judged.predictions == network.labels
     clean = network.images[torch.from_numpy(right)][: network.sizes.attacked]
     truth = torch.from_numpy(network.labels[right][: network.sizes.attacked])

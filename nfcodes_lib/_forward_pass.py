@@ -125,7 +125,7 @@ class ForwardPass:
             self._swap(conv._parameters, "bias", bias.detach())
             self._swap(norm.__dict__, "forward", _same)
         got = self.read(probe, self._run)
-        if all(_close(got[name], expected[name]) for name in expected):
+        if all(is_close(got[name], expected[name], FOLDING_TOLERANCE) for name in expected):
             self.n_folded = len(pairs)
         else:
             self._restore()
@@ -217,6 +217,7 @@ def _last(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _close(codes: torch.Tensor, expected: torch.Tensor) -> bool:
+def is_close(codes: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
+    """Whether codes differ from the expected ones by at most `tolerance`, relative to the largest of these."""
     largest = expected.abs().max().clamp_min(1e-12)
-    return codes.shape == expected.shape and bool((codes - expected).abs().max() <= FOLDING_TOLERANCE * largest)
+    return codes.shape == expected.shape and bool((codes - expected).abs().max() <= tolerance * largest)

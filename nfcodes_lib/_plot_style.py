@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Ten colours found by an optimisation for colour-vision deficiencies and lightness (Petroff 2021, arXiv:2107.02270)
 CLASS_COLORS = (
@@ -101,6 +102,21 @@ def check_names(names, n_names: int, what: str) -> list[str]:
     if len(names) < n_names:
         raise ValueError(f"names must hold one name for each of {n_names} {what}, got {len(names)}")
     return names[:n_names]
+
+
+def line_looks(n_series: int) -> list[tuple]:
+    """Colour, marker and dash of each of `n_series` lines."""
+    if n_series > len(SERIES):
+        raise ValueError(f"expected at most {len(SERIES)} curves to tell apart, got {n_series}; draw fewer per figure")
+    return list(SERIES[:n_series])
+
+
+def plain_numbers(axis) -> None:
+    """Label a logarithmic axis with plain numbers: at 1, 2 and 5, or at powers of ten if it is long."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def ink_on(color) -> str:

@@ -31,7 +31,10 @@ from scipy import stats
 
 from . import _assets, _claims_measures, _claims_page, models
 from ._claims_measures import Network, Sizes
+from ._claims_page import ALPHA
 from ._progress import progress_bar
+from .doctor import processor
+from .statistics import student_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "book" / "claims.json"
@@ -42,7 +45,6 @@ KINDS = {"residual": "resnet", "plain": "vgg", "robust": "resnet-robust"}
 CONTROLS = {"residual": "resnet", "plain": "vgg", "robust": "resnet"}
 SEEDS = (0, 1, 2)
 SOM_SEEDS = (0, 1, 2)
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,9 @@ def measure(name: str, seed: int, *, pretrained: bool, sizes: Sizes | None = Non
     if pretrained:
         found["patterns"] = _claims_measures.finite_patterns(network)
         found["leaning"] = _claims_measures.leaning(network)
-        found["vulnerability"] = _claims_measures.vulnerability(network, found["propagation"]["over_noise"])
+        found["vulnerability"] = _claims_measures.vulnerability(
+            network, found["diversity"]["ratio"], found["propagation"]["over_noise"]
+        )
         others = [other for other in SEEDS if other != seed]
         judge = models.load_model(name, seed=others[0])
         found["reconstruction"] = _claims_measures.reconstruction(network, judge)
@@ -242,20 +246,6 @@ def summarise(measurements: dict[str, dict]) -> list[dict]:
     return rows
 
 
-def student_interval(values, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval of the mean.
-
-    Examples
-    --------
-    >>> low, high = student_interval([1.0, 2.0, 3.0])
-    >>> round(low, 2), round(high, 2)
-    (-0.48, 4.48)
-    """
-    values = np.asarray(values, dtype=float)
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
 def holm(p_values) -> list[float]:
     """Holm's corrected p-values, in the order given.
 
@@ -300,14 +290,6 @@ def main(arguments: list[str] | None = None) -> None:
         }
         RESULTS.write_text(json.dumps(rounded(results), indent=1) + "\n")
     PAGE.write_text(_claims_page.page(json.loads(RESULTS.read_text()), ROWS))
-
-
-def processor() -> str:
-    """What this machine's processor calls itself."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def rounded(value):

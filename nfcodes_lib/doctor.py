@@ -60,6 +60,14 @@ class Finding:
     remedy: str = ""
 
 
+def processor() -> str:
+    """What this machine's processor calls itself."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def pins(requirements: Path = ROOT / "requirements.txt") -> dict[str, str]:
     """Package name -> version, as ``requirements.txt`` pins them; empty if there is no such file (no checkout)."""
     if not requirements.is_file():

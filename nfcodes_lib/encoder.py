@@ -15,13 +15,10 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ._forward_pass import LayersSeen, conv_norm_pairs, is_close
 from .capture import evaluating, pool_maps, resolve_layers
 
 FOLDING_TOLERANCE = 1e-3  # largest difference that folding may make to a code, relative to the largest code
-
-
-class _LayersSeen(Exception):
-    """Raised by a hook of the encoder's own copy to end the forward pass; never leaves this module."""
 
 
 class Encoder:
@@ -77,12 +74,13 @@ class Encoder:
         with evaluating(model):
             self._model = _frozen_copy(model)
             expected = self(probe)
-            pairs = _convolutions_before_batch_norms(self._model, self._as_input(probe))
+            with conv_norm_pairs(self._model) as pairs, torch.no_grad():
+                self._model(self._as_input(probe))
             folded = _folded(self._model, pairs)
         self._model, whole = folded, self._model
         got = self(probe)
         self.n_folded = len(pairs)
-        if not all(_close(got[layer], expected[layer]) for layer in self.layers):
+        if not all(is_close(got[layer], expected[layer], FOLDING_TOLERANCE) for layer in self.layers):
             self._model, self.n_folded = whole, 0
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -93,7 +91,7 @@ class Encoder:
             def hook(module, inputs, output):
                 codes[layer] = pool_maps(output, self.pool).float()
                 if len(codes) == len(self.layers):
-                    raise _LayersSeen
+                    raise LayersSeen
 
             return hook
 
@@ -101,7 +99,7 @@ class Encoder:
         handles = [modules[layer].register_forward_hook(hook_for(layer)) for layer in self.layers]
         try:
             self._model(self._as_input(images))
-        except _LayersSeen:
+        except LayersSeen:
             return codes
         finally:
             for handle in handles:
@@ -123,51 +121,12 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
     return model
 
 
-@torch.no_grad()
-def _convolutions_before_batch_norms(model: nn.Module, probe: torch.Tensor) -> list[tuple[str, str]]:
-    """Names (convolution, batch norm) where the norm's input is the very tensor that the convolution returned."""
-    made_by: dict[int, str] = {}
-    kept, pairs, n_runs = [], [], {}
-
-    def see_convolution(name: str):
-        def hook(module, inputs, output):
-            kept.append(output)  # alive, so that no other tensor gets its id
-            made_by[id(output)] = name
-            n_runs[name] = n_runs.get(name, 0) + 1
-
-        return hook
-
-    def see_norm(name: str):
-        def hook(module, inputs):
-            if id(inputs[0]) in made_by:
-                pairs.append((made_by[id(inputs[0])], name))
-            n_runs[name] = n_runs.get(name, 0) + 1
-
-        return hook
-
-    handles = []
-    for name, module in model.named_modules():
-        if type(module) is nn.Conv2d:
-            handles.append(module.register_forward_hook(see_convolution(name)))
-        elif type(module) is nn.BatchNorm2d and module.track_running_stats:
-            handles.append(module.register_forward_pre_hook(see_norm(name)))
-    try:
-        model(probe)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [pair for pair in pairs if all(n_runs[name] == 1 for name in pair)]
-
-
-def _folded(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
+def _folded(model: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> nn.Module:
     """A copy in which each pair is one convolution with bias, and an identity in the place of the batch norm."""
+    names = {module: name for name, module in model.named_modules()}
     model = copy.deepcopy(model)
-    for convolution, norm in pairs:
+    for convolution, norm in [(names[convolution], names[norm]) for convolution, norm in pairs]:
         fused = fuse_conv_bn_eval(model.get_submodule(convolution), model.get_submodule(norm))
         model.set_submodule(convolution, fused)
         model.set_submodule(norm, nn.Identity())
     return _frozen_copy(model)
-
-
-def _close(codes: torch.Tensor, expected: torch.Tensor) -> bool:
-    return bool((codes - expected).abs().max() <= FOLDING_TOLERANCE * expected.abs().max().clamp_min(1e-12))

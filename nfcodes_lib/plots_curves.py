@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from ._plot_style import SERIES, SHADE, axes_or_new, label_line_ends, styled
+from ._plot_style import SERIES, SHADE, axes_or_new, label_line_ends, line_looks, styled
 
 MEASURES = {  # attribute -> (attribute of its interval, of its null if it has one, label)
     "adjusted_mutual_information": ("interval", "null", "adjusted mutual information"),
@@ -33,7 +33,7 @@ def plot_history(history, *, ax: Axes | None = None, **artist) -> Axes:
     runs = history if isinstance(history, dict) else {"": history}
     ax = axes_or_new(ax)
     ends = []
-    for (name, run), (color, marker, _) in zip(runs.items(), _series(len(runs)), strict=True):
+    for (name, run), (color, marker, _) in zip(runs.items(), line_looks(len(runs)), strict=True):
         errors = np.asarray(getattr(run, "history_", run), dtype=float)
         epochs = np.arange(1, len(errors) + 1)
         ax.plot(epochs, errors, **({"color": color, "marker": marker, "markersize": 4, "label": name} | artist))
@@ -77,7 +77,7 @@ def plot_curve_with_interval(
     named = all(isinstance(value, str) for value in x)
     at = np.arange(len(x)) if named else np.asarray(x, dtype=float)
     ends = []
-    for (name, values), (color, marker, dash) in zip(series.items(), _series(len(series)), strict=True):
+    for (name, values), (color, marker, dash) in zip(series.items(), line_looks(len(series)), strict=True):
         values = np.atleast_2d(np.asarray(values, dtype=float))
         if values.shape not in ((1, len(x)), (3, len(x))):
             raise ValueError(
@@ -142,7 +142,9 @@ def plot_association(
         ax.fill_between(at, low, high, color=SHADE, alpha=0.8, label="null (95 %)")
         ax.plot(at, middle, color="#777777", linewidth=1, linestyle=":")
         ends.append((at[-1], middle[-1], "null (95 %)", "#666666"))
-    for i, ((name, curve), (color, marker, dash)) in enumerate(zip(curves.items(), _series(len(curves)), strict=True)):
+    for i, ((name, curve), (color, marker, dash)) in enumerate(
+        zip(curves.items(), line_looks(len(curves)), strict=True)
+    ):
         values = np.array([getattr(curve[layer], measure) for layer in layers])
         reach = np.array([getattr(curve[layer], interval) for layer in layers]).T
         shift = 0.04 * (i - (len(curves) - 1) / 2)  # so that intervals at equal heights stay apart
@@ -205,7 +207,7 @@ def plot_occupancy(occupancies, *, ax: Axes | None = None, **artist) -> Axes:
     """
     runs = occupancies if isinstance(occupancies, dict) else {"": occupancies}
     ax = axes_or_new(ax)
-    for (name, run), (color, _, dash) in zip(runs.items(), _series(len(runs)), strict=True):
+    for (name, run), (color, _, dash) in zip(runs.items(), line_looks(len(runs)), strict=True):
         shares = np.sort(run.counts)[::-1] / run.n_samples
         label = f"{name + ': ' if name else ''}perplexity {run.perplexity:.0f} of {len(shares)}"
         settings = {"color": color, "linestyle": dash, "linewidth": 2, "label": label}
@@ -216,10 +218,3 @@ def plot_occupancy(occupancies, *, ax: Axes | None = None, **artist) -> Axes:
     ax.set_ylim(bottom=0)
     ax.legend(loc="upper right")
     return ax
-
-
-def _series(n_series: int) -> list[tuple]:
-    """Colour, marker and dash of each of `n_series` lines."""
-    if n_series > len(SERIES):
-        raise ValueError(f"expected at most {len(SERIES)} curves to tell apart, got {n_series}; draw fewer per figure")
-    return list(SERIES[:n_series])

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ._plot_style import INK, SERIES, axes_grid, axes_or_new, check_names, ink_on, styled
+from ._plot_style import INK, axes_grid, axes_or_new, check_names, ink_on, line_looks, styled
 from .detection import Comparison
 from .risk import Reliability, RiskCoverage
 
@@ -44,7 +44,7 @@ def plot_aurocs(comparisons: dict, *, names=None, difference: bool = False, ax: 
     first = next(iter(series.values()))[0]
     if names is None:
         names = [name for name in first.names if not (difference and name == first.reference)]
-    styles = _series(series)
+    styles = line_looks(len(series))
     n_points = sum(map(len, series.values()))
     ax = axes_or_new(ax, size=(7.0, 1.3 + (0.26 + 0.1 * n_points) * len(names)))
     step = 0.76 / n_points
@@ -136,7 +136,7 @@ def plot_risk_coverage(curves: dict[str, RiskCoverage], *, least: float = 0.05, 
     matplotlib.axes.Axes
     """
     ax = axes_or_new(ax)
-    for (name, curve), (color, _, dash) in zip(curves.items(), _series(curves), strict=True):
+    for (name, curve), (color, _, dash) in zip(curves.items(), line_looks(len(curves)), strict=True):
         shown = curve.coverage >= least
         settings = {"color": color, "linestyle": dash, "label": name}
         ax.plot(100 * curve.coverage[shown], 100 * curve.risk[shown], **(settings | artist))
@@ -166,7 +166,7 @@ def plot_reliability(curves: dict[str, Reliability], *, ax: Axes | None = None, 
     matplotlib.axes.Axes
     """
     ax = axes_or_new(ax, size=(7.0, 5.2))
-    for (name, curve), (color, marker, dash) in zip(curves.items(), _series(curves), strict=True):
+    for (name, curve), (color, marker, dash) in zip(curves.items(), line_looks(len(curves)), strict=True):
         low, high = curve.interval.T
         reach = 100 * np.maximum([curve.observed - low, high - curve.observed], 0)
         settings = {"color": color, "marker": marker, "linestyle": dash, "linewidth": 1, "capsize": 2, "label": name}
@@ -205,7 +205,7 @@ def plot_score_distributions(panels: dict, *, xlabels=None, thresholds=None, axe
     ndarray of matplotlib.axes.Axes, shape (n_scores,)
     """
     kinds = list(dict.fromkeys(kind for panel in panels.values() for kind in panel))
-    styles = dict(zip(kinds, _series(kinds), strict=True))
+    styles = dict(zip(kinds, line_looks(len(kinds)), strict=True))
     new = axes is None
     axes = axes_grid(axes, len(panels), n_columns=2, panel_size=(3.5, 3.2))
     if new:  # room between a row's labels and the titles of the next
@@ -222,10 +222,3 @@ def plot_score_distributions(panels: dict, *, xlabels=None, thresholds=None, axe
     handles = [Line2D([], [], color=color, linestyle=dash, label=kind) for kind, (color, _, dash) in styles.items()]
     axes[0].figure.legend(handles=handles, loc="outside upper center", ncols=min(len(kinds), 3), frameon=False)
     return axes
-
-
-def _series(curves) -> list[tuple]:
-    """Colour, marker and dash of each curve."""
-    if len(curves) > len(SERIES):
-        raise ValueError(f"expected at most {len(SERIES)} curves to tell apart, got {len(curves)}; draw fewer")
-    return list(SERIES[: len(curves)])

@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from ._plot_style import INK, SERIES, axes_grid, axes_or_new, check_names, label_line_ends, styled
+from ._plot_style import INK, axes_grid, axes_or_new, check_names, label_line_ends, line_looks, plain_numbers, styled
 
 
 @styled
@@ -38,7 +37,7 @@ def plot_spectra(spectra: dict, *, share: float = 0.9, ax: Axes | None = None, *
         If there are more spectra than lines that can be told apart.
     """
     ax = axes_or_new(ax)
-    for (name, spectrum), (color, marker, dash) in zip(spectra.items(), _series(spectra), strict=True):
+    for (name, spectrum), (color, marker, dash) in zip(spectra.items(), line_looks(len(spectra)), strict=True):
         held = np.cumsum(spectrum) / np.sum(spectrum)
         needed = int(np.count_nonzero(held < share - 1e-9)) + 1
         settings = {"color": color, "linestyle": dash, "label": f"{name}: {needed}"}
@@ -47,7 +46,7 @@ def plot_spectra(spectra: dict, *, share: float = 0.9, ax: Axes | None = None, *
     ax.axhline(100 * share, color="#777777", linestyle=":", linewidth=1.2)
     ax.set(xlabel="number of principal components", ylabel="share of the variance (%)", ylim=(None, 102))
     ax.set_xscale("log")
-    _plain_numbers(ax.xaxis)
+    plain_numbers(ax.xaxis)
     ax.legend(loc="lower right", title=f"components for {100 * share:g} %")
     return ax
 
@@ -81,7 +80,7 @@ def plot_measures(layers, measures: dict, *, log=(), n_columns: int = 2, axes=No
     """
     layers = list(layers)
     names = list(dict.fromkeys(name for curves in measures.values() for name in curves))
-    styles = dict(zip(names, _series(names), strict=True))
+    styles = dict(zip(names, line_looks(len(names)), strict=True))
     axes = axes_grid(axes, len(measures), n_columns=n_columns, panel_size=(3.5, 2.9))
     at = np.arange(len(layers))
     for ax, (label, curves) in zip(axes, measures.items(), strict=True):
@@ -101,7 +100,7 @@ def plot_measures(layers, measures: dict, *, log=(), n_columns: int = 2, axes=No
         ax.set_title(label, loc="left")
         if label in log:
             ax.set_yscale("log")
-            _plain_numbers(ax.yaxis)
+            plain_numbers(ax.yaxis)
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle=dash, label=name)
         for name, (color, marker, dash) in styles.items()
@@ -128,7 +127,7 @@ def plot_depth_change(changes: dict, *, xlabel: str = "deepest layer / shallowes
     matplotlib.axes.Axes
     """
     names = list(dict.fromkeys(name for row in changes.values() for name in row))
-    styles = dict(zip(names, _series(names), strict=True))
+    styles = dict(zip(names, line_looks(len(names)), strict=True))
     ax = axes_or_new(ax, size=(7.0, 1.4 + (0.2 + 0.11 * len(names)) * len(changes)))
     step = 0.72 / max(len(names), 1)
     for row, series in enumerate(changes.values()):
@@ -147,7 +146,7 @@ def plot_depth_change(changes: dict, *, xlabel: str = "deepest layer / shallowes
     ax.tick_params(axis="y", length=0)
     ax.set(xlabel=xlabel, ylim=(len(changes) - 0.5, -0.5))
     ax.set_xscale("log")
-    _plain_numbers(ax.xaxis)
+    plain_numbers(ax.xaxis)
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle="none", label=name)
         for name, (color, marker, _) in styles.items()
@@ -176,14 +175,14 @@ def plot_separation_law(laws: dict, layers=None, *, ax: Axes | None = None, **ar
     """
     ax = axes_or_new(ax)
     ends = []
-    for (name, (fuzziness, law)), (color, marker, dash) in zip(laws.items(), _series(laws), strict=True):
+    for (name, (fuzziness, law)), (color, marker, dash) in zip(laws.items(), line_looks(len(laws)), strict=True):
         at = np.arange(len(fuzziness))
         settings = {"color": color, "marker": marker, "linestyle": "none", "markersize": 6, "label": name}
         ax.plot(at, fuzziness, **(settings | artist))
         ax.plot(at, law.fitted, color=color, linestyle=dash, linewidth=1.2)
         ends.append((at[-1], law.fitted[-1], f"{name}\n× {law.factor:.2f} a step", color))
     ax.set_yscale("log")
-    _plain_numbers(ax.yaxis)
+    plain_numbers(ax.yaxis)
     if layers is not None:
         ax.set_xticks(range(len(layers)), layers)
     ax.set(xlabel="depth", ylabel="separation fuzziness D")
@@ -236,18 +235,3 @@ def plot_mean_cosines(cosines, *, names=None, order=None, ax: Axes | None = None
     ax.tick_params(length=0)
     ax.figure.colorbar(image, ax=ax, label="cosine between class means")
     return ax
-
-
-def _plain_numbers(axis) -> None:
-    """Label a logarithmic axis with plain numbers: at 1, 2 and 5, or at powers of ten if it is long."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _series(curves) -> list[tuple]:
-    """Colour, marker and dash of each curve."""
-    if len(curves) > len(SERIES):
-        raise ValueError(f"expected at most {len(SERIES)} curves to tell apart, got {len(curves)}; draw fewer")
-    return list(SERIES[: len(curves)])

@@ -10,9 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from ._plot_style import EMPTY, INK, SERIES, SHADE, axes_or_new, label_line_ends, styled
+from ._plot_style import EMPTY, INK, SERIES, SHADE, axes_or_new, label_line_ends, plain_numbers, styled
 
 LABELS = {
     "success": "share of answers changed",
@@ -201,9 +200,7 @@ def _attack_and_noise(curves, measure: str, log: bool, ax: Axes | None, artist: 
     ax.set(xlabel="layer", ylabel=LABELS[measure])
     if log:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        plain_numbers(ax.yaxis)
     label_line_ends(ax, [end for end in ends if np.isfinite(end[1])])
     ax.legend(handles=ATTACK_KEY, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
     return ax

@@ -89,6 +89,20 @@ def recentred_interval(
     return float(low), float(min(high, ceiling))
 
 
+def student_interval(values, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean.
+
+    Examples
+    --------
+    >>> low, high = student_interval([1.0, 2.0, 3.0])
+    >>> round(low, 2), round(high, 2)
+    (-0.48, 4.48)
+    """
+    values = np.asarray(values, dtype=float)
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
 @dataclass(frozen=True)
 class DepthTrend:
     """How a measure moves from the first layer to the last, over training seeds.
@@ -161,14 +175,11 @@ def depth_trend(values_per_layer_over_seeds, *, confidence: float = 0.95) -> Dep
     n_seeds, n_layers = values.shape
     depth = np.arange(n_layers) - (n_layers - 1) / 2
     slopes = values @ depth / (depth @ depth)
-    half = np.nan
-    if n_seeds > 1:
-        half = stats.t.ppf((1 + confidence) / 2, n_seeds - 1) * slopes.std(ddof=1) / np.sqrt(n_seeds)
     testable = n_seeds > 1 and n_layers > 2
     return DepthTrend(
         slopes=slopes,
         slope=float(slopes.mean()),
-        interval=(float(slopes.mean() - half), float(slopes.mean() + half)),
+        interval=student_interval(slopes, confidence=confidence) if n_seeds > 1 else (np.nan, np.nan),
         kendall_tau=np.array([stats.kendalltau(depth, row).statistic for row in values]),
         page_p_value=float(stats.page_trend_test(values).pvalue) if testable else float("nan"),
         confidence=confidence,

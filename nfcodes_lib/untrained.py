@@ -41,7 +41,6 @@ def untrained_copy(model: nn.Module, images, *, random_state: int = 0) -> nn.Mod
     False
     """
     twin = copy.deepcopy(model).eval()
-    norms = [module for module in twin.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(random_state)
         for module in twin.modules():
@@ -52,14 +51,36 @@ def untrained_copy(model: nn.Module, images, *, random_state: int = 0) -> nn.Mod
             for parameter in module.parameters(recurse=False):
                 order = torch.randperm(parameter.numel()).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
-        for norm in norms:
-            norm.train()
-            norm.momentum = None  # the plain mean of what it sees
-        if norms:
+        if _batch_norms(twin):
             first = next(twin.parameters())
             batch = torch.stack([image_at(images, i) for i in range(min(CALIBRATION_IMAGES, len(images)))])
-            twin(batch.to(first.device, first.dtype))
-    return twin.eval()
+            set_batch_norm(twin, [batch.to(first.device, first.dtype)])
+    return twin
+
+
+def set_batch_norm(model: nn.Module, batches) -> None:
+    """Give batch norms the means and variances that images cause, as the first training steps would; weights stay.
+
+    An untrained network of many layers is a poor control without them: its codes lie in one or two directions.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode; it ends in eval mode.
+    batches : iterable of torch.Tensor
+        On the model's device and in its dtype.
+    """
+    for norm in _batch_norms(model):
+        norm.train().reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    model.eval()
+
+
+def _batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def image_at(images, index: int) -> torch.Tensor:

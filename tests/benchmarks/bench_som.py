@@ -33,6 +33,7 @@ import torch
 
 from nfcodes_lib import _som_somoclu
 from nfcodes_lib._som_settings import radii
+from nfcodes_lib.doctor import processor
 from nfcodes_lib.som import SOM
 
 ROWS = [  # samples, features, side of the map, epochs
@@ -300,12 +301,8 @@ def peak_memory() -> int:
 
 def machine(device: str) -> dict:
     """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
     return {
-        "cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0],
+        "cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0],
         "gpu": torch.cuda.get_device_name() if device != "cpu" else None, "torch": torch.__version__,
         "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
