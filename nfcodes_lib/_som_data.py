@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ._som_distributed import Ranks
+from ._som_workers import Workers
 
 POWER_ITERATIONS = 3  # on a sample of the data; one more on all
 PCA_SAMPLES = 2048
@@ -84,25 +85,32 @@ class CenteredRows:
     device : str or torch.device
     memory : int
         Bytes that may be spent on copies. Up to half of it, the centred data are made once and kept.
+    ones : bool
+        On a CPU, keep a column of ones beside the data, through which a product adds a constant and sums count. (On a
+        GPU a row of odd length costs more than that saves.)
     """
 
-    def __init__(self, x: np.ndarray, frame: Frame, *, dtype: torch.dtype, device, memory: int):
+    def __init__(self, x: np.ndarray, frame: Frame, *, dtype: torch.dtype, device, memory: int, ones: bool = True):
         self.x, self.frame, self.dtype, self.device = x, frame, dtype, torch.device(device)
         self.n_samples, self.n_features = x.shape
-        row_bytes = self.n_features * dtype.itemsize
+        self.has_ones = ones and self.device.type == "cpu"
+        n_columns = self.n_features + self.has_ones
+        row_bytes = n_columns * dtype.itemsize
         self.fits = self.n_samples * row_bytes <= memory // 2
         self.block_rows = self.n_samples if self.fits else max(1, memory // 4 // row_bytes)
-        self._buffer = np.empty((self.block_rows, self.n_features), str(dtype).removeprefix("torch."))
+        self._buffer = np.empty((self.block_rows, n_columns), str(dtype).removeprefix("torch."))
+        self._buffer[:, self.n_features :] = 1
         self._kept = self._load(0) if self.fits else None
         self._squares = None
 
-    def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield (index of the first row, rows); a block may be overwritten by the next."""
-        if self.fits:
-            yield 0, self._kept
-            return
+    def blocks(self, *, ones: bool = False) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (index of the first row, rows), the rows with their column of ones if wanted.
+
+        A block may be overwritten by the next.
+        """
+        n_columns = self.n_features + ones
         for start in range(0, self.n_samples, self.block_rows):
-            yield start, self._load(start)
+            yield start, (self._kept if self.fits else self._load(start))[:, :n_columns]
 
     def squares(self) -> torch.Tensor:
         """Squared length of each row, shape (n_samples,)."""
@@ -113,10 +121,13 @@ class CenteredRows:
 
     def _load(self, start: int) -> torch.Tensor:
         rows = self.x[start : start + self.block_rows]
-        return torch.from_numpy(self.frame.inward(rows, out=self._buffer[: len(rows)])).to(self.device)
+        self.frame.inward(rows, out=self._buffer[: len(rows), : self.n_features])
+        return torch.from_numpy(self._buffer[: len(rows)]).to(self.device)
 
 
-def pca_codebook(x: np.ndarray, rows: CenteredRows, shape: tuple[int, int], seed, ranks: Ranks) -> np.ndarray:
+def pca_codebook(
+    x: np.ndarray, rows: CenteredRows, shape: tuple[int, int], seed, ranks: Ranks, workers: Workers
+) -> np.ndarray:
     """A flat sheet in the plane of the two first principal components, reaching one standard deviation to each side.
 
     The longer side of the map lies along the first component (Kohonen 2001, "Self-Organizing Maps", 3.7). The
@@ -134,8 +145,9 @@ def pca_codebook(x: np.ndarray, rows: CenteredRows, shape: tuple[int, int], seed
     n_samples = sum(ranks.counts(len(x)))
     sample = torch.from_numpy(sampled_rows(x, rows.frame, min(n_samples, PCA_SAMPLES), seed, ranks)).to(rows.device)
     for _ in range(POWER_ITERATIONS):
-        basis = np.linalg.qr(sample_covariance_times(sample, basis))[0]
-    image = covariance_times(rows, basis, ranks) / n_samples
+        basis = np.linalg.qr(covariance_times([(0, sample)], basis, workers))[0]
+    image = covariance_times(rows.blocks(), basis, workers)
+    image = ranks.sum(torch.from_numpy(image).to(ranks.device)).cpu().numpy() / n_samples
     variances, rotation = np.linalg.eigh((basis.T @ image + image.T @ basis) / 2)
     components = np.linalg.qr(image @ rotation[:, ::-1][:, :2])[0].T
     components *= np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])[:, None]
@@ -146,18 +158,25 @@ def pca_codebook(x: np.ndarray, rows: CenteredRows, shape: tuple[int, int], seed
     return (coordinates @ (components * lengths[:, None])).astype(np.float32)
 
 
-def covariance_times(rows: CenteredRows, basis: np.ndarray, ranks: Ranks) -> np.ndarray:
-    """X^T X times `basis`, summed over blocks and ranks; float64, shape (n_features, n_directions)."""
-    total = sum(sample_covariance_times(block, basis) for _, block in rows.blocks())
-    return ranks.sum(torch.from_numpy(total).to(ranks.device)).cpu().numpy()
+def covariance_times(blocks, basis: np.ndarray, workers: Workers) -> np.ndarray:
+    """X^T X times `basis`, summed over (start, rows) of `blocks`; float64, shape (n_features, n_directions).
 
+    A tile at a time, which is still in the core's cache for the second product; the data are on the left of neither,
+    since that is slow.
+    """
+    total, directions = np.zeros(basis.shape), None
+    for _, block in blocks:
+        if directions is None:
+            directions = torch.from_numpy(np.ascontiguousarray(basis.T)).to(block.device, block.dtype)
+        tiles = block.split(max(1, 2**18 // block.shape[1]))
+        parts = [None] * len(tiles)
 
-def sample_covariance_times(block: torch.Tensor, basis: np.ndarray) -> np.ndarray:
-    """X^T X times `basis` for one block of rows (with the data on the left of neither product: that is slow)."""
-    directions = torch.from_numpy(np.ascontiguousarray(basis.T)).to(block.device, block.dtype)
-    total = np.zeros(basis.shape)
-    for tile in block.split(max(1, 2**18 // block.shape[1])):
-        total += ((tile @ directions.T).T @ tile).T.cpu().numpy()
+        def multiply(k, tiles=tiles, parts=parts, directions=directions):
+            parts[k] = ((tiles[k] @ directions.T).T @ tiles[k]).T.cpu().numpy()
+
+        workers.run(multiply, range(len(tiles)))
+        for part in parts:
+            total += part
     return total
 
 

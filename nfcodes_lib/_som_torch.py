@@ -37,6 +37,7 @@ def train(
     *,
     search_dtype: torch.dtype,
     ranks: Ranks,
+    workers: Workers,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Train a map; yield its state before the first epoch and after each.
 
@@ -52,6 +53,8 @@ def train(
     search_dtype : torch.dtype
         float32 or bfloat16; the BMUs of the last two epochs and of the final codebook are searched in float32 anyhow.
     ranks : Ranks
+    workers : Workers
+        Open.
 
     Yields
     ------
@@ -63,16 +66,14 @@ def train(
     """
     codebook = torch.from_numpy(codebook).to(rows.device)
     scores = None
-    with Workers(rows.device) as workers:
-        for epoch, radius in enumerate(radii):
-            low = search_dtype != rows.dtype and epoch < len(radii) - FULL_PRECISION_EPOCHS
-            search = Search(rows, codebook, workers, low=search_dtype if low else None, guess=scores)
-            scores = search.scores
-            yield codebook.cpu().numpy(), search.units[:, 0].cpu().numpy(), search.mean_distance(ranks)
-            sums, counts = search.sums()
-            codebook = neighborhood.update(codebook, ranks.sum(sums), ranks.sum(counts), radius, workers)
-        search = Search(rows, codebook, workers)
+    for epoch, radius in enumerate(radii):
+        low = search_dtype != rows.dtype and epoch < len(radii) - FULL_PRECISION_EPOCHS
+        search = Search(rows, codebook, workers, low=search_dtype if low else None, guess=scores)
+        scores = search.scores
         yield codebook.cpu().numpy(), search.units[:, 0].cpu().numpy(), search.mean_distance(ranks)
+        codebook = neighborhood.update(codebook, ranks.sum(search.totals()), radius, workers)
+    search = Search(rows, codebook, workers)
+    yield codebook.cpu().numpy(), search.units[:, 0].cpu().numpy(), search.mean_distance(ranks)
 
 
 class Search:
@@ -112,53 +113,64 @@ class Search:
         self.units = torch.empty(rows.n_samples, n_best, dtype=torch.int64, device=rows.device)
         self.scores = torch.empty(rows.n_samples, dtype=rows.dtype, device=rows.device)
         used = codebook.to(low).to(rows.dtype) if low else codebook
-        self._half_norms = torch.linalg.vector_norm(used, dim=1).square_().mul_(0.5)
+        half_norms = torch.linalg.vector_norm(used, dim=1, keepdim=True).square_().mul_(0.5)
         if low:
             ones = used.new_ones(self.n_units, 3)
-            self._augmented = torch.cat([-used, pieces(self._half_norms), -ones, 0 * ones[:, :2]], dim=1).to(low).T
-        most = tile_rows(self.n_units, rows.n_features, rows.dtype.itemsize, rows.device.type)
-        for start, block in rows.blocks():
-            step = workers.even(len(block), most)
-            tiles = [(start + first, block[first : first + step]) for first in range(0, len(block), step)]
-            workers.run(self._search_low if low else self._search_full, tiles)
+            self._weights = torch.cat([-used, pieces(half_norms[:, 0]), -ones, 0 * ones[:, :2]], dim=1).to(low).T
+            search = self._search_low
+        elif rows.has_ones:
+            self._weights = torch.cat([-used, half_norms], dim=1).T.contiguous().numpy()
+            search = self._search_numpy
+        else:
+            self._half_norms = half_norms[:, 0]
+            search = self._search_full
+        self._step = tile_rows(self.n_units, rows.n_features, rows.dtype.itemsize, rows.device.type)
+        for start, block in rows.blocks(ones=search == self._search_numpy):
+            share = workers.share(len(block), self._step)
+            workers.run(search, [(start + k, block[k : k + share]) for k in range(0, len(block), share)])
 
     def _search_full(self, piece) -> None:
-        start, tile = piece
-        buffer = self.workers.buffer(len(tile), self.n_units, tile.dtype, tile.device)
-        torch.addmm(self._half_norms, tile, self.codebook.T, alpha=-1, out=buffer)
-        self._take_lowest(buffer, start)
+        for start, tile in self._tiles(*piece):
+            buffer = self.workers.buffer(len(tile), self.n_units, tile.dtype, tile.device)
+            torch.addmm(self._half_norms, tile, self.codebook.T, alpha=-1, out=buffer)
+            self._take_lowest(buffer, start)
+
+    def _search_numpy(self, piece) -> None:
+        """On a CPU, where numpy's BLAS is as fast as torch's or faster; the ones in the rows add |w|^2 / 2."""
+        start, rows = piece
+        buffer = self.workers.buffer(min(self._step, len(rows)), self.n_units, rows.dtype, rows.device).numpy()
+        units, lowest, places = self.units.numpy(), self.scores.numpy(), np.arange(len(buffer))
+        for first, tile in self._tiles(start, rows.numpy()):
+            here = slice(first, first + len(tile))
+            take_lowest(np.matmul(tile, self._weights, out=buffer[: len(tile)]), units[here], lowest[here], places)
+
+    def _tiles(self, start: int, rows) -> Iterator[tuple[int, torch.Tensor | np.ndarray]]:
+        """Cut rows into about equal tiles that are searched at a time."""
+        step = max(1, -(-len(rows) // -(-len(rows) // self._step)))
+        for first in range(0, len(rows), step):
+            yield start + first, rows[first : first + step]
 
     def _search_low(self, piece) -> None:
-        start, tile = piece
-        here = slice(start, start + len(tile))
-        augmented = self.workers.buffer(len(tile), tile.shape[1] + EXTRA_COLUMNS, self.low, tile.device)
-        augmented[:, : tile.shape[1]] = tile
-        augmented[:, -8:-5] = 1
-        augmented[:, -5:-2] = 0 if self.guess is None else pieces(self.guess[here])
-        augmented[:, -2:] = 0
-        buffer = self.workers.buffer(len(tile), self.n_units, torch.float32, tile.device)
-        rounded = self.workers.buffer(len(tile), self.n_units, self.low, tile.device, name="rounded")
-        buffer.copy_(torch.mm(augmented, self._augmented, out=rounded))
-        self._take_lowest(buffer, start)
-        if self.guess is not None:
-            self.scores[here] += self.guess[here]
+        for start, tile in self._tiles(*piece):
+            here = slice(start, start + len(tile))
+            augmented = self.workers.buffer(len(tile), tile.shape[1] + EXTRA_COLUMNS, self.low, tile.device)
+            augmented[:, : tile.shape[1]] = tile
+            augmented[:, -8:-5] = 1
+            augmented[:, -5:-2] = 0 if self.guess is None else pieces(self.guess[here])
+            augmented[:, -2:] = 0
+            buffer = self.workers.buffer(len(tile), self.n_units, torch.float32, tile.device)
+            rounded = self.workers.buffer(len(tile), self.n_units, self.low, tile.device, name="rounded")
+            buffer.copy_(torch.mm(augmented, self._weights, out=rounded))
+            self._take_lowest(buffer, start)
+            if self.guess is not None:
+                self.scores[here] += self.guess[here]
 
     def _take_lowest(self, scores: torch.Tensor, start: int) -> None:
-        """Note the index and value of the lowest score of each row, and the next index if wanted; spoils `scores`.
-
-        On a CPU the search is numpy's, which is several times faster than torch's.
-        """
         here = slice(start, start + len(scores))
-        for best in range(self.units.shape[1]):
-            if scores.device.type == "cpu":
-                index = torch.from_numpy(scores.numpy().argmin(axis=1))[:, None]
-            else:
-                index = scores.argmin(dim=1, keepdim=True)
-            self.units[here, best : best + 1] = index
-            if best == 0:
-                torch.gather(scores, 1, index, out=self.scores[here, None])
-            if best + 1 < self.units.shape[1]:
-                scores.scatter_(1, index, float("inf"))
+        found = scores, self.units[here], self.scores[here], torch.arange(len(scores), device=scores.device)
+        if scores.device.type == "cpu":  # numpy's search is several times faster than torch's
+            found = [tensor.numpy() for tensor in found]
+        take_lowest(*found)
 
     def mean_distance(self, ranks: Ranks) -> float:
         """Mean distance to the BMU over all ranks.
@@ -170,24 +182,49 @@ class Search:
         total = ranks.sum(total.to(ranks.device)).tolist()
         return total[0] / total[1]
 
-    def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum and number of the samples of each unit: (n_units, n_features) and (n_units,), both floats."""
-        sums = torch.zeros_like(self.codebook)
-        for start, block in self.rows.blocks():
-            add_up(sums, block, self.units[start : start + len(block), 0], self.workers)
-        return sums, torch.bincount(self.units[:, 0], minlength=self.n_units).to(sums.dtype)
+    def totals(self) -> torch.Tensor:
+        """Sum of the samples of each unit and, in a last column, their number: float, (n_units, n_features + 1)."""
+        totals = self.codebook.new_zeros(self.n_units, self.rows.n_features + 1)
+        for start, block in self.rows.blocks(ones=self.rows.has_ones):
+            add_up(totals[:, : block.shape[1]], block, self.units[start : start + len(block), 0], self.workers)
+        if not self.rows.has_ones:
+            totals[:, -1] = torch.bincount(self.units[:, 0], minlength=self.n_units)
+        return totals
+
+
+def take_lowest(scores, units, lowest, places) -> None:
+    """The index and value of the lowest score of each row, and the next index if wanted; spoils `scores`.
+
+    Parameters
+    ----------
+    scores : ndarray or torch.Tensor, shape (n_samples, n_units)
+    units : the same, int64, shape (n_samples, n_best)
+        To write into.
+    lowest : the same, shape (n_samples,)
+        To write into.
+    places : the same, int64
+        0, 1, …: at least `n_samples` of them.
+    """
+    places, n_best = places[: len(scores)], units.shape[1]
+    for best in range(n_best):
+        index = scores.argmin(1)
+        units[:, best] = index
+        if best == 0:
+            lowest[:] = scores[places, index]
+        if best + 1 < n_best:
+            scores[places, index] = float("inf")
 
 
 def tile_rows(n_units: int, n_features: int, item_bytes: int, device_type: str) -> int:
     """How many samples to search at a time.
 
-    On a CPU the scores (1 MB or so) should still be in the core's cache when the least is sought, but a product of
-    fewer than about 512 rows spends too much of its time on arranging the codebook.
+    On a CPU the scores should still be in the core's cache when the least is sought, but a product of few rows spends
+    too much of its time on arranging the codebook, the more so the larger that is.
     """
     if device_type != "cpu":
         return max(1, GPU_TILE_BYTES // (n_units * item_bytes))
-    cached, enough, limit = (2**20 // (n_units * item_bytes), min(512, 4 * n_features), 2**25 // (n_units * item_bytes))
-    return max(16, min(limit, max(cached, enough)))
+    enough = 512 if n_units * n_features * item_bytes > 2**20 else 256
+    return max(16, min(enough, 2**25 // (n_units * item_bytes)))
 
 
 def pieces(values: torch.Tensor) -> torch.Tensor:
@@ -203,7 +240,7 @@ def add_up(totals: torch.Tensor, samples: torch.Tensor, index: torch.Tensor, wor
     The samples of a unit are visited together and always in the same order, so that a GPU too repeats its sums to the
     bit; the workers share the units.
     """
-    order = torch.argsort(index, stable=True)
+    order = stable_order(index, len(totals))
     ends = torch.bincount(index, minlength=len(totals)).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends])
     first_samples = starts.tolist()
@@ -219,3 +256,10 @@ def add_up(totals: torch.Tensor, samples: torch.Tensor, index: torch.Tensor, wor
         )
 
     workers.run(add, pairwise(shares))
+
+
+def stable_order(index: torch.Tensor, n_units: int) -> torch.Tensor:
+    """Places of the samples of unit 0, of unit 1, …; on a CPU by numpy, which sorts 16-bit numbers by their digits."""
+    if index.device.type == "cpu" and n_units <= 2**16:
+        return torch.from_numpy(index.numpy().astype(np.uint16).argsort(kind="stable"))
+    return torch.argsort(index, stable=True)

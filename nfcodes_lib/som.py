@@ -209,22 +209,17 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "interpolate; a smaller map, or an emergent map on purpose",
                 stacklevel=2,
             )
-        frame = measure_frame(X, ranks)
-        if self.backend == "torch":
-            memory = int(self.working_memory * 2**20)
-            rows = CenteredRows(X, frame, dtype=torch.float32, device=self.device, memory=memory)
-        else:
-            rows = CenteredRows(X, frame, dtype=torch.float32, device="cpu", memory=4 * X.size * 4)
         self.radii_ = radii(self)
-        states = self._train(rows, self._initial_codebook(X, rows, ranks), ranks, callback is not None)
-        history = []
-        for index, state in enumerate(tqdm(states, total=self.n_epochs + 1, desc="SOM", disable=not self.verbose)):
-            codebook, bmus, error = state
-            history.append(error * frame.scale)
-            if callback is not None:
-                radius = float(self.radii_[index - 1]) if index else None
-                shown = frame.outward(codebook).reshape(self.n_rows, self.n_columns, -1)
-                callback(Epoch(index, radius, shown, bmus.copy(), history[-1]))
+        with Workers(torch.device(self.device if self.backend == "torch" else "cpu")) as workers:
+            frame = measure_frame(X, ranks)
+            rows = self._centered(X, frame)
+            codebook = self._initial_codebook(X, rows, ranks, workers)
+            if self.backend == "torch":
+                states = self._train_torch(rows, codebook, ranks, workers)
+                codebook, bmus, history = self._follow(states, frame, callback)
+        if self.backend == "somoclu":  # with all cores for its own threads
+            states = self._train_somoclu(rows, codebook, callback is not None)
+            codebook, bmus, history = self._follow(states, frame, callback)
         self.center_ = frame.center
         self.codebook_ = frame.outward(codebook).reshape(self.n_rows, self.n_columns, -1)
         self.labels_ = bmus
@@ -351,19 +346,40 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             units = _som_torch.Search(rows, codebook, workers, n_best=n_best).units
         return units.cpu().numpy(), rows, codebook
 
-    def _train(self, rows, codebook, ranks, initial_state):
-        shared = {"map_type": self.map_type, "grid_type": self.grid_type}
+    def _centered(self, X, frame: Frame) -> CenteredRows:
         if self.backend == "torch":
-            neighborhood = Neighborhood(
-                (self.n_rows, self.n_columns),
-                function=self.neighborhood,
-                compact_support=self.compact_support,
-                std_coeff=self.std_coeff,
-                device=rows.device,
-                **shared,
-            )
-            dtype = getattr(torch, self.search_dtype)
-            return _som_torch.train(rows, codebook, self.radii_.tolist(), neighborhood, search_dtype=dtype, ranks=ranks)
+            memory = int(self.working_memory * 2**20)
+            return CenteredRows(X, frame, dtype=torch.float32, device=self.device, memory=memory)
+        return CenteredRows(X, frame, dtype=torch.float32, device="cpu", memory=4 * X.size * 4, ones=False)
+
+    def _follow(self, states, frame: Frame, callback) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        """Let the training go on, tell `callback`; return the last codebook in `frame`, its BMUs and all errors."""
+        history = []
+        for index, state in enumerate(tqdm(states, total=self.n_epochs + 1, desc="SOM", disable=not self.verbose)):
+            codebook, bmus, error = state
+            history.append(error * frame.scale)
+            if callback is not None:
+                radius = float(self.radii_[index - 1]) if index else None
+                shown = frame.outward(codebook).reshape(self.n_rows, self.n_columns, -1)
+                callback(Epoch(index, radius, shown, bmus.copy(), history[-1]))
+        return codebook, bmus, history
+
+    def _train_torch(self, rows, codebook, ranks, workers):
+        neighborhood = Neighborhood(
+            (self.n_rows, self.n_columns),
+            function=self.neighborhood,
+            compact_support=self.compact_support,
+            std_coeff=self.std_coeff,
+            map_type=self.map_type,
+            grid_type=self.grid_type,
+            device=rows.device,
+        )
+        dtype = getattr(torch, self.search_dtype)
+        return _som_torch.train(
+            rows, codebook, self.radii_.tolist(), neighborhood, search_dtype=dtype, ranks=ranks, workers=workers
+        )
+
+    def _train_somoclu(self, rows, codebook, initial_state):
         if self.grid_type == "hexagonal":
             warnings.warn(
                 "somoclu 1.7.6 computes wrong distances on hexagonal grids, so this map is not quite hexagonal; "
@@ -377,17 +393,18 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             (self.n_rows, self.n_columns),
             kernel=_som_somoclu.choose_kernel(self.kernel),
             initial_state=initial_state,
+            map_type=self.map_type,
+            grid_type=self.grid_type,
             neighborhood=self.neighborhood,
             compact_support=bool(self.compact_support),
             std_coeff=float(self.std_coeff),
-            **shared,
         )
 
-    def _initial_codebook(self, X, rows, ranks) -> np.ndarray:
+    def _initial_codebook(self, X, rows, ranks, workers) -> np.ndarray:
         """float32, (n_units, n_features), in the frame of `rows`."""
         seed = ranks.seed(self.random_state)
         if isinstance(self.initialization, np.ndarray):
             return rows.frame.inward(self.initialization.reshape(-1, rows.n_features).astype(X.dtype))
         if self.initialization == "pca":
-            return pca_codebook(X, rows, (self.n_rows, self.n_columns), seed, ranks)
+            return pca_codebook(X, rows, (self.n_rows, self.n_columns), seed, ranks, workers)
         return sampled_rows(X, rows.frame, self.n_rows * self.n_columns, seed, ranks)

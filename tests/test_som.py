@@ -84,8 +84,9 @@ def test_a_seed_gives_one_map(backend, initialization, x):
 
 @pytest.mark.parametrize("initialization", ["pca", "random"])
 def test_both_backends_start_from_the_same_codebook(initialization, x):
+    """To rounding: their rows lie differently in memory, and products add up in another order."""
     starts = [small(b, initialization=initialization, n_epochs=0).fit(x).codebook_ for b in BACKENDS]
-    np.testing.assert_array_equal(*starts)
+    np.testing.assert_allclose(*starts, rtol=1e-6, atol=1e-6)
 
 
 def test_random_initialization_is_made_of_samples(x):

@@ -53,10 +53,10 @@ def torch_rows(data):
 
 def torch_update(data, codebook, units, radius, neighborhood):
     with Workers(torch.device("cpu")) as workers:
-        sums, units = torch.zeros(codebook.shape), torch.from_numpy(units)
-        add_up(sums, torch.from_numpy(data), units, workers)
-        counts = torch.bincount(units, minlength=len(codebook)).float()
-        return neighborhood.update(torch.from_numpy(codebook), sums, counts, radius, workers).numpy()
+        totals, units = torch.zeros(len(codebook), data.shape[1] + 1), torch.from_numpy(units)
+        add_up(totals[:, :-1], torch.from_numpy(data), units, workers)
+        totals[:, -1] = torch.bincount(units, minlength=len(codebook))
+        return neighborhood.update(torch.from_numpy(codebook), totals, radius, workers).numpy()
 
 
 @pytest.mark.parametrize(("map_type", "neighborhood", "compact"), VARIANTS)

@@ -48,6 +48,7 @@ SLOW_TOOLS = {
     "minisom": 1,
     "torchsom": 1,
 }  # rounds, on the first row only: each takes a minute there and hours elsewhere
+SETTLE = 0.3  # seconds: numpy's BLAS threads spin for 0.1 s after a product, at the expense of whoever comes next
 EQUAL_QUALITY = (
     0.01  # a map counts as equal if neither error is worse than torch's by more than this share (QE, TE + 0.01)
 )
@@ -168,6 +169,7 @@ def matrix_product_rate(device: str) -> float:
 def timed(function, x, side, n_epochs) -> tuple[float, np.ndarray]:
     """Seconds and codebook; a function may take its own time, and returns it then."""
     quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    time.sleep(SETTLE)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), quiet[0], quiet[1]:
         began = time.perf_counter()
         result = function(x, side, n_epochs)
