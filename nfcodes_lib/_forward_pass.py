@@ -21,16 +21,14 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .hooks import LayersSeen
+
 PRECISIONS = ("bfloat16",)
 FOLDING_TOLERANCE = (
     1e-4  # largest difference that folding may make to a code, relative to the largest code of its layer
 )
 N_PROBE = 1  # images on which folding is checked
 LOWERED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose weights are lowered once; autocast sees to the rest
-
-
-class LayersSeen(Exception):
-    """Raised by a hook to end a forward pass behind the last layer that is wanted; the pass then returns None."""
 
 
 class ForwardPass:
@@ -84,7 +82,10 @@ class ForwardPass:
             self._eager.__exit__(*exception)
 
     def __call__(self, images: torch.Tensor):
-        """What the model returns for `images`, floats of shape (n, channels, height, width) on any device."""
+        """What the model returns for `images`, floats of shape (n, channels, height, width) on any device.
+
+        None if a hook ended the pass with LayersSeen.
+        """
         if not self._swapped:
             self._channels_last()
             self._lower()

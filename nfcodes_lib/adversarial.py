@@ -24,8 +24,9 @@ from ._attack_checks import check_attackable, check_epsilons, frozen
 from ._indices import check_count
 from ._progress import progress_bar
 from .attacks import Attacker, equal_norm_noise, perturbation_norm
-from .capture import pool_maps, resolve_layers, tap
 from .codes import CodeTable
+from .hooks import check_ran, layer_outputs, tap
+from .pooling import pool_maps
 from .traces import Paths, Propagation, Trace
 
 
@@ -59,7 +60,7 @@ def trace_attack(
     tables : dict of str -> CodeTable, optional
         For each layer what its units stand for, from clean images that are not among `images`:
         ``code_table(som.predict(codes), codes.predictions, n_units=...)``. Without them there are no regions to enter.
-    pool : {"mean", "max", "none"} or int
+    pool : {"mean", "max", "none", "cls", "tokens"} or int
         How activations become codes; as the maps were trained.
     batch_size : int
         Images at a time. Memory holds one batch of clean and one of perturbed activations, and a few numbers per image.
@@ -102,7 +103,7 @@ def trace_attack(
     epsilons = check_epsilons(epsilons)
     check_count(batch_size, "batch_size")
     labels, targets = check_attackable(model, images, labels, targets)
-    layers = resolve_layers(model, tuple(soms))
+    layers = tuple(layer_outputs(model, tuple(soms))[1])
     reader = _Reader(model, layers, soms, _check_tables(tables, layers), pool)
     device = next((parameter.device for parameter in model.parameters()), images.device)
     index, accuracy = _traceable(model, images, labels, targets, batch_size, device)
@@ -185,11 +186,7 @@ class _Reader:
 
         with tap(self.model, self.layers, keep) as outputs, torch.no_grad():
             answers = self.model(images).argmax(1)
-        silent = [layer for layer in self.layers if layer not in outputs]
-        if silent:
-            raise ValueError(
-                f"expected every layer to run in the forward pass, but {silent} did not; name other layers"
-            )
+        check_ran(self.layers, outputs)
         return dict(outputs), answers
 
     def _locate(self, layer: str, code: torch.Tensor) -> dict[str, np.ndarray]:

@@ -12,8 +12,7 @@ gradient flags as they were, also after an exception.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +21,12 @@ from torch import nn
 
 from ._batches import Batches, rank_and_world_size
 from ._codes_writer import LOGITS, CodesWriter
-from ._forward_pass import ForwardPass, LayersSeen
+from ._forward_pass import ForwardPass
 from ._progress import progress_bar
-from .architectures import auto_layers, has_channels_last_axis, unwrap
+from .architectures import auto_layers
+from .hooks import LayerOutput, check_ran, evaluating, layer_outputs, reading, resolve_layers, tap
 from .layer_codes import LayerCodes
-from .models import nearest
-from .pooling import check_pool, only_tensor, pool_maps
+from .pooling import check_pool, pool_maps
 
 __all__ = ["capture", "evaluating", "pool_maps", "resolve_layers", "tap"]
 
@@ -127,7 +126,7 @@ def capture(
     if isinstance(layers, str) and layers == "auto":
         choice = auto_layers(model)
         layers, chosen = choice.layers, str(choice)
-    model, readers = _readers(model, layers)
+    model, outputs = layer_outputs(model, layers)
     check_pool(pool)
     source = Batches(images, batch_size)
     rank, world_size = rank_and_world_size()
@@ -136,19 +135,15 @@ def capture(
 
     def read(images: torch.Tensor, run: Callable) -> tuple[dict[str, torch.Tensor], dict[str, tuple[int, ...]]]:
         """Codes by layer, with the logits as `LOGITS`, and shapes of one batch; `run` is the model's pass."""
-        with _reading(model, readers, pool, stop=not logits) as (codes, shapes):
+        with _codes_of(model, outputs, pool, stop=not logits) as (codes, shapes):
             answer = run(images)
-        silent = [layer for layer in readers if layer not in codes]
-        if silent:
-            raise ValueError(
-                f"expected every layer to run in the forward pass, but {silent} did not; name other layers"
-            )
-        rows = {layer: codes[layer] for layer in readers}
+        check_ran(outputs, codes)
+        rows = {layer: codes[layer] for layer in outputs}
         return (rows | {LOGITS: _checked_logits(answer)} if logits else rows), shapes
 
-    modules = tuple({name for name, _, _ in readers.values()})
+    modules = tuple({found.module for found in outputs.values()})
     forward = ForwardPass(model, layers=modules, read=lambda *given: read(*given)[0], precision=precision)
-    settings = {"layers": list(readers), "pool": str(pool), "precision": forward.computes_in, "logits": logits}
+    settings = {"layers": list(outputs), "pool": str(pool), "precision": forward.computes_in, "logits": logits}
     about = settings | {"chosen": chosen}
     settings = settings | {"batch_size": source.batch_size, "n_images": source.n_images}
     with CodesWriter(out, about=about, settings=settings, resume=resume) as writer, evaluating(model), forward:
@@ -172,144 +167,21 @@ def capture(
 
 
 @contextmanager
-def tap(
-    model: nn.Module, layers: tuple[str, ...] | list[str], keep: Callable[[torch.Tensor], object]
-) -> Iterator[dict[str, object]]:
-    """Context manager: a dict that each forward pass fills with ``keep(output)`` of each named layer.
-
-    The hooks are removed when the block ends, however it ends. The caller clears the dict between passes; a layer that
-    finds its own name there was called twice in one pass, and raises.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    layers : sequence of str
-    keep : callable
-        Takes the layer's output, a tensor; what it returns is stored. It must not return a view of its input, which a
-        following in-place operation may overwrite.
-
-    Raises
-    ------
-    ValueError
-        From the forward pass, if a layer is called twice.
-    TypeError
-        From the forward pass, if a layer returns something other than a tensor.
-    """
-
-    def checked(layer: str, output: object) -> object:
-        if not isinstance(output, torch.Tensor):
-            raise TypeError(
-                f"layer {layer!r} must return a tensor, got {type(output).__name__}; name a layer inside it"
-            )
-        return keep(output)
-
-    with _tap_outputs(model, tuple(layers), checked) as outputs:
-        yield outputs
-
-
-@contextmanager
-def _tap_outputs(model: nn.Module, layers, keep: Callable[[str, object], object]) -> Iterator[dict[str, object]]:
-    """As :func:`tap`, for any output: stores ``keep(layer, output)``."""
-    outputs: dict[str, object] = {}
-
-    def hook_for(layer: str):
-        def hook(module, inputs, output):
-            if layer in outputs:
-                raise ValueError(
-                    f"layer {layer!r} was expected to run once in a forward pass, but it ran twice; "
-                    "capture a layer around it, or give each use a module of its own"
-                )
-            outputs[layer] = keep(layer, output)
-
-        return hook
-
-    handles = []
-    try:
-        for layer in layers:
-            handles.append(model.get_submodule(layer).register_forward_hook(hook_for(layer)))
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Context manager: `model` in eval mode, and every module back in its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def resolve_layers(model: nn.Module, layers: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Check names of layers against ``model.named_modules()`` and return them as a tuple.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown (the message lists the nearest and the top-level layers), given twice, or none is given.
-    """
-    if not isinstance(layers, str | list | tuple) or not all(isinstance(name, str) for name in layers):
-        raise TypeError(f"layers must be a name or a list of names, got {layers!r}")
-    names = (layers,) if isinstance(layers, str) else tuple(layers)
-    known = [name for name, _ in model.named_modules() if name]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"layers must be one or more different names, got {layers!r}")
-    for name in names:
-        if name not in known:
-            top = [name for name, _ in model.named_children()]
-            raise ValueError(f"layer must be one of {top} or a module inside them, got {name!r}{nearest(name, known)}")
-    return names
-
-
-def _readers(model: nn.Module, layers) -> tuple[nn.Module, dict[str, tuple[str, str | None, bool]]]:
-    """The unwrapped model, and for each name of a layer: its module's name, the part wanted, channels on the last axis.
-
-    A wrapper's prefix (``module.`` of DataParallel, ``_orig_mod.`` of a compiled module) may be in a name or not.
-    """
-    model, prefix = unwrap(model)
-    names = (layers,) if isinstance(layers, str) else layers
-    plain: dict[str, tuple[str, str | None]] = {}
-    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-        for name in names:
-            module, key = re.fullmatch(r"(.*?)(?:\[([^\[\]]+)\])?", name, flags=re.DOTALL).groups()
-            plain[name] = module.removeprefix(prefix), key
-        if len(plain) == len(names):
-            names = tuple(dict.fromkeys(module for module, _ in plain.values()))
-    resolve_layers(model, names)
-    return model, {name: (*found, has_channels_last_axis(model, found[0])) for name, found in plain.items()}
-
-
-@contextmanager
-def _reading(model: nn.Module, readers, pool: str | int, *, stop: bool):
+def _codes_of(model: nn.Module, outputs: dict[str, LayerOutput], pool: str | int, *, stop: bool):
     """Context manager: (codes, shapes) by layer, which a forward pass in the block fills; on the CPU, float32.
 
     With `stop`, the pass ends with LayersSeen when all are there.
     """
-    codes: dict[str, torch.Tensor] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    names: dict[str, list[str]] = {}
-    for name, (module, _, _) in readers.items():
-        names.setdefault(module, []).append(name)
 
-    def keep(module: str, output: object) -> None:
-        for name in names[module]:
-            _, key, is_last = readers[name]
-            activation = only_tensor(output, layer=module, key=key).detach()
-            if is_last and activation.ndim == 4:
-                activation = activation.permute(0, 3, 1, 2)
-            rows = pool_maps(activation, pool).to(device="cpu", dtype=torch.float32)
-            shares_memory = rows.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr()
-            codes[name] = rows.clone() if shares_memory else rows
-            shapes[name] = tuple(activation.shape[1:])
-        if stop and len(codes) == len(readers):
-            raise LayersSeen
+    def keep(name: str, activation: torch.Tensor) -> torch.Tensor:
+        activation = activation.detach()
+        shapes[name] = tuple(activation.shape[1:])
+        rows = pool_maps(activation, pool).to(device="cpu", dtype=torch.float32)
+        shares_memory = rows.untyped_storage().data_ptr() == activation.untyped_storage().data_ptr()
+        return rows.clone() if shares_memory else rows
 
-    with _tap_outputs(model, tuple(names), keep):
+    with reading(model, outputs, keep, stop=stop) as codes:
         yield codes, shapes
 
 

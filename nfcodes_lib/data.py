@@ -8,6 +8,7 @@ data stay in step: every file is checked against its checksum when it is first r
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 
 from . import _assets
 from .models import nearest
+
+DEFLATE_LIMIT = 1032  # bytes that one byte of a gzip file unpacks to, at most
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -171,17 +174,22 @@ def read_idx(path: str | Path) -> np.ndarray:
     """
     remedy = "fetch the file again"
     try:
-        content = gzip.decompress(Path(path).read_bytes())
+        with gzip.open(path) as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != b"\x00\x00\x08":
+                raise ValueError(f"expected an idx file of unsigned bytes at {path}, got the header {start!r}; {remedy}")
+            axes = file.read(4 * start[3])
+            shape = struct.unpack(f">{start[3]}I", axes) if len(axes) == 4 * start[3] else None
+            expected = None if shape is None else math.prod(shape)
+            # never more than the header promises, nor than a file of this size can hold
+            most = 0 if expected is None else min(expected, DEFLATE_LIMIT * Path(path).stat().st_size)
+            content = file.read(most + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"expected a complete gzip file at {path}, got {error}; {remedy}") from None
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise ValueError(f"expected an idx file of unsigned bytes at {path}, got the header {content[:4]!r}; {remedy}")
-    n_axes = content[3]
-    start = 4 + 4 * n_axes
-    shape = struct.unpack(f">{n_axes}I", content[4:start]) if len(content) >= start else None
-    if shape is None or len(content) - start != int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"expected {shape} bytes after the header of {path}, got {len(content) - start}; {remedy}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    if len(content) != expected:
+        got = f"more than {expected}" if expected is not None and len(content) > expected else len(content)
+        raise ValueError(f"expected {shape} bytes after the header of {path}, got {got}; {remedy}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def write_idx(path: str | Path, array: np.ndarray) -> None:

@@ -10,13 +10,15 @@ The network itself is never touched.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ._forward_pass import LayersSeen, conv_norm_pairs, is_close
-from .capture import evaluating, pool_maps, resolve_layers
+from ._forward_pass import conv_norm_pairs, is_close
+from .hooks import LayersSeen, check_ran, evaluating, layer_outputs, reading
+from .pooling import pool_maps
 
 FOLDING_TOLERANCE = 1e-3  # largest difference that folding may make to a code, relative to the largest code
 
@@ -29,10 +31,10 @@ class Encoder:
     model : torch.nn.Module
         Copied, in eval mode; later changes to `model` do not reach the encoder.
     layers : str or list of str
-        Names as in ``model.named_modules()``.
+        As in :func:`nfcodes_lib.capture`, but "auto".
     probe : torch.Tensor, float, shape (n, channels, height, width)
         An image or more, to see which batch norm follows which convolution, and that folding them changed nothing.
-    pool : {"mean", "max", "none"} or int
+    pool : {"mean", "max", "none", "cls", "tokens"} or int
         As in :func:`nfcodes_lib.capture`.
 
     Attributes
@@ -68,7 +70,8 @@ class Encoder:
             raise ValueError(
                 "pool must give one code per image, got 'spatial'; take 'none' or a whole number k, which keep layout"
             )
-        self.layers, self.pool = resolve_layers(model, layers), pool
+        model, self._outputs = layer_outputs(model, layers)
+        self.layers, self.pool = tuple(self._outputs), pool
         parameter = next(model.parameters(), torch.zeros(()))
         self.device, self.dtype = parameter.device, parameter.dtype
         with evaluating(model):
@@ -85,27 +88,14 @@ class Encoder:
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Layer -> codes, float32 of shape (n, n_units), with the graph that leads back to `images`."""
-        codes: dict[str, torch.Tensor] = {}
 
-        def hook_for(layer: str):
-            def hook(module, inputs, output):
-                codes[layer] = pool_maps(output, self.pool).float()
-                if len(codes) == len(self.layers):
-                    raise LayersSeen
+        def keep(layer: str, activation: torch.Tensor) -> torch.Tensor:
+            return pool_maps(activation, self.pool).float()
 
-            return hook
-
-        modules = dict(self._model.named_modules())
-        handles = [modules[layer].register_forward_hook(hook_for(layer)) for layer in self.layers]
-        try:
+        with reading(self._model, self._outputs, keep, stop=True) as codes, suppress(LayersSeen):
             self._model(self._as_input(images))
-        except LayersSeen:
-            return codes
-        finally:
-            for handle in handles:
-                handle.remove()
-        silent = [layer for layer in self.layers if layer not in codes]
-        raise ValueError(f"expected every layer to run in the forward pass, but {silent} did not; name other layers")
+        check_ran(self._outputs, codes)
+        return codes
 
     def _as_input(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, self.dtype)

@@ -24,7 +24,7 @@ from torch import nn
 
 from ._indices import check_count
 from ._progress import progress_bar
-from .capture import evaluating, resolve_layers, tap
+from .hooks import evaluating, layer_outputs, tap
 from .traces import bootstrap_interval
 
 
@@ -82,7 +82,7 @@ def patch_test(
     answers : array-like of int, shape (n,)
         The class to count, for each image.
     layers : str or list of str
-        One at a time is patched.
+        As in :func:`nfcodes_lib.capture`, but "auto". One at a time is patched; of a sequence of tokens, units.
     fractions : sequence of float
         Shares of the feature maps to replace, in (0, 1]; at least one map is replaced.
     n_draws : int
@@ -112,7 +112,7 @@ def patch_test(
     >>> result.share[:, -1]      # all maps replaced: the donor's answer
     array([1., 1.])
     """
-    layers = resolve_layers(model, layers)
+    layers = tuple(layer_outputs(model, layers)[1])
     fractions = np.atleast_1d(np.asarray(fractions, dtype=np.float64))
     if fractions.ndim != 1 or not ((fractions > 0) & (fractions <= 1)).all():
         raise ValueError(f"fractions must lie in (0, 1], got {fractions.tolist()}")
@@ -136,7 +136,7 @@ def patch_test(
             for i, layer in enumerate(layers):
                 rng = np.random.default_rng([random_state, i])
                 for _ in range(n_draws):
-                    order = rng.permutation(clean[layer].shape[1])
+                    order = rng.permutation(clean[layer].shape[_map_axis(clean[layer])])
                     for j, fraction in enumerate(fractions):
                         chosen = torch.from_numpy(order[: max(1, round(fraction * len(order)))]).to(device)
                         with patched(model, layer, clean[layer], chosen):
@@ -155,9 +155,10 @@ def patched(model: nn.Module, layer: str, donor: torch.Tensor, maps: torch.Tenso
     model : torch.nn.Module
     layer : str
     donor : torch.Tensor
-        Output of `layer` for the donor images, one for each image that the model is given in the block.
+        Activation of `layer` for the donor images, as :func:`nfcodes_lib.capture.tap` finds it; one for each image that
+        the model is given in the block.
     maps : torch.Tensor, int64
-        Indices along the second axis.
+        Indices of feature maps: along the second axis, or of tokens (n, tokens, units) along the third.
 
     Raises
     ------
@@ -165,16 +166,25 @@ def patched(model: nn.Module, layer: str, donor: torch.Tensor, maps: torch.Tenso
         If the layer is unknown; from the forward pass, if the donor's activation has another shape.
     """
 
-    def replace(module, inputs, output):
-        if output.shape != donor.shape:
-            raise ValueError(f"the donor's activation must have shape {tuple(output.shape)}, got {tuple(donor.shape)}")
-        mixed = output.clone()
-        mixed[:, maps] = donor[:, maps]
-        return mixed
+    model_inside, outputs = layer_outputs(model, layer)
+    ((_, found),) = outputs.items()
 
-    (layer,) = resolve_layers(model, layer)
-    handle = model.get_submodule(layer).register_forward_hook(replace)
+    def replace(module, inputs, output):
+        activation = found.activation(output)
+        if activation.shape != donor.shape:
+            raise ValueError(
+                f"the donor's activation must have shape {tuple(activation.shape)}, got {tuple(donor.shape)}"
+            )
+        axis = _map_axis(activation)
+        return found.put_back(output, activation.index_copy(axis, maps, donor.index_select(axis, maps)))
+
+    handle = model_inside.get_submodule(found.module).register_forward_hook(replace)
     try:
         yield model
     finally:
         handle.remove()
+
+
+def _map_axis(activation: torch.Tensor) -> int:
+    """Axis of the feature maps; of tokens, that of the units."""
+    return 2 if activation.ndim == 3 else 1

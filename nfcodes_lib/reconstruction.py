@@ -17,7 +17,8 @@ from torch import nn
 
 from . import grids
 from ._indices import check_count, check_indices
-from .capture import capture, evaluating
+from .capture import capture
+from .hooks import evaluating
 from .statistics import wilson_interval
 
 

@@ -136,11 +136,13 @@ def test_idx_round_trip(tmp_path, shape):
         (gzip.compress(b"\x00\x00\x08\x01" + struct.pack(">I", 3) + b"abc")[:-9], "complete gzip file"),
         (gzip.compress(b"\x00\x00\x0d\x01" + struct.pack(">I", 1) + b"abcd"), "idx file of unsigned bytes"),
         (gzip.compress(b"\x00"), "idx file of unsigned bytes"),
+        (gzip.compress(b"\x00\x00\x08\x01" + struct.pack(">I", 3) + bytes(10**7)), "got more than 3"),
+        (gzip.compress(b"\x00\x00\x08\x02" + struct.pack(">2I", 2**32 - 1, 2**32 - 1) + b"abcd"), "got 4"),
         (gzip.compress(b"\x00\x00\x08\x03\x00"), "bytes after the header"),
         (gzip.compress(b"\x00\x00\x08\x01" + struct.pack(">I", 4) + b"abc"), r"expected \(4,\) bytes"),
         (gzip.compress(b"\x00\x00\x08\x01" + struct.pack(">I", 2) + b"abc"), r"expected \(2,\) bytes"),
     ],
-    ids=["no gzip", "cut off", "floats", "no header", "short header", "too short", "too long"],
+    ids=["no gzip", "cut off", "floats", "no header", "bomb", "boast", "short header", "too short", "too long"],
 )
 def test_damaged_idx_is_named(tmp_path, content, message):
     path = tmp_path / "damaged.gz"
