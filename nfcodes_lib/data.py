@@ -177,7 +177,7 @@ def read_idx(path: str | Path) -> np.ndarray:
         with gzip.open(path) as file:
             start = file.read(4)
             if len(start) < 4 or start[:3] != b"\x00\x00\x08":
-                raise ValueError(f"expected an idx file of unsigned bytes at {path}, got the header {start!r}; {remedy}")
+                raise ValueError(f"expected an idx file of unsigned bytes at {path}, got header {start!r}; {remedy}")
             axes = file.read(4 * start[3])
             shape = struct.unpack(f">{start[3]}I", axes) if len(axes) == 4 * start[3] else None
             expected = None if shape is None else math.prod(shape)
