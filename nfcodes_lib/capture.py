@@ -109,7 +109,7 @@ def capture(
     What ``"bfloat16"`` does to maps was measured on the book's network (10 x 10 units, 3,000 held-out images, by
     ``tests/benchmarks/bench_capture.py --maps``): 94 % (layer1) to 99 % (layer4) of the images keep their unit on one
     map; a map trained on such codes has a quantization error within 0.4 % of the other's, and an adjusted mutual
-    information with the predictions within 0.002, where another seed of the map moves it by up to 0.009.
+    information with the predictions within 0.003, where another seed of the map moves it by up to 0.004.
 
     Memory: besides the model and a second copy of its convolutions, one batch of images, of the activations that the
     model itself keeps, and of codes (and all codes if `out` is None).
