@@ -145,8 +145,8 @@ def pca_codebook(
     n_samples = sum(ranks.counts(len(x)))
     sample = torch.from_numpy(sampled_rows(x, rows.frame, min(n_samples, PCA_SAMPLES), seed, ranks)).to(rows.device)
     for _ in range(POWER_ITERATIONS):
-        basis = np.linalg.qr(covariance_times([(0, sample)], basis, workers))[0]
-    image = covariance_times(rows.blocks(), basis, workers)
+        basis = np.linalg.qr(covariance_times(sample, basis, workers))[0]
+    image = sum(covariance_times(block, basis, workers) for _, block in rows.blocks())
     image = ranks.sum(torch.from_numpy(image).to(ranks.device)).cpu().numpy() / n_samples
     variances, rotation = np.linalg.eigh((basis.T @ image + image.T @ basis) / 2)
     components = np.linalg.qr(image @ rotation[:, ::-1][:, :2])[0].T
@@ -158,26 +158,21 @@ def pca_codebook(
     return (coordinates @ (components * lengths[:, None])).astype(np.float32)
 
 
-def covariance_times(blocks, basis: np.ndarray, workers: Workers) -> np.ndarray:
-    """X^T X times `basis`, summed over (start, rows) of `blocks`; float64, shape (n_features, n_directions).
+def covariance_times(block: torch.Tensor, basis: np.ndarray, workers: Workers) -> np.ndarray:
+    """X^T X times `basis` for one block of rows; float64, shape (n_features, n_directions).
 
     A tile at a time, which is still in the core's cache for the second product; the data are on the left of neither,
     since that is slow.
     """
-    total, directions = np.zeros(basis.shape), None
-    for _, block in blocks:
-        if directions is None:
-            directions = torch.from_numpy(np.ascontiguousarray(basis.T)).to(block.device, block.dtype)
-        tiles = block.split(max(1, 2**18 // block.shape[1]))
-        parts = [None] * len(tiles)
+    directions = torch.from_numpy(np.ascontiguousarray(basis.T)).to(block.device, block.dtype)
+    tiles = block.split(max(1, 2**18 // block.shape[1]))
+    parts = [None] * len(tiles)
 
-        def multiply(k, tiles=tiles, parts=parts, directions=directions):
-            parts[k] = ((tiles[k] @ directions.T).T @ tiles[k]).T.cpu().numpy()
+    def multiply(k: int) -> None:
+        parts[k] = ((tiles[k] @ directions.T).T @ tiles[k]).T.cpu().numpy()
 
-        workers.run(multiply, range(len(tiles)))
-        for part in parts:
-            total += part
-    return total
+    workers.run(multiply, range(len(tiles)))
+    return sum(parts, np.zeros(basis.shape))
 
 
 def sampled_rows(x: np.ndarray, frame: Frame, n_rows: int, seed: np.random.RandomState, ranks: Ranks) -> np.ndarray:

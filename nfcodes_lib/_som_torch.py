@@ -125,7 +125,7 @@ class Search:
             self._half_norms = half_norms[:, 0]
             search = self._search_full
         self._step = tile_rows(self.n_units, rows.n_features, rows.dtype.itemsize, rows.device.type)
-        for start, block in rows.blocks(ones=search == self._search_numpy):
+        for start, block in rows.blocks(ones=rows.has_ones and not low):
             share = workers.share(len(block), self._step)
             workers.run(search, [(start + k, block[k : k + share]) for k in range(0, len(block), share)])
 

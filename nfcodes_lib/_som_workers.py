@@ -7,7 +7,6 @@ at each step and leaves what is not parallel (numpy's argmin) to one of them.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -49,21 +48,18 @@ class Workers:
 
     def run(self, piece_of_work: Callable, pieces: Iterable) -> None:
         """Call ``piece_of_work(piece)`` for every piece, in any order; an exception in one is raised here."""
-        waiting = deque(pieces)
+        pieces = list(pieces)
+        waiting = iter(pieces)  # shared: each piece goes to whoever asks first
 
         def work():
             try:
-                while True:
-                    try:
-                        piece = waiting.popleft()
-                    except IndexError:
-                        return
+                for piece in waiting:
                     piece_of_work(piece)
-            except BaseException:
-                waiting.clear()
-                raise
+            finally:
+                for _ in waiting:  # after an exception nothing is left for the others to begin
+                    pass
 
-        helpers = [self._pool.submit(work) for _ in range(min(self.n_threads, len(waiting)) - 1)] if self._pool else []
+        helpers = [self._pool.submit(work) for _ in range(min(self.n_threads, len(pieces)) - 1)] if self._pool else []
         try:
             work()
         finally:

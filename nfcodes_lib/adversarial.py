@@ -25,7 +25,7 @@ from ._indices import check_count
 from ._progress import progress_bar
 from .attacks import Attacker, equal_norm_noise, perturbation_norm
 from .codes import CodeTable
-from .hooks import check_ran, layer_outputs, tap
+from .hooks import check_ran, resolve_layers, tap
 from .pooling import pool_maps
 from .traces import Paths, Propagation, Trace
 
@@ -103,7 +103,7 @@ def trace_attack(
     epsilons = check_epsilons(epsilons)
     check_count(batch_size, "batch_size")
     labels, targets = check_attackable(model, images, labels, targets)
-    layers = tuple(layer_outputs(model, tuple(soms))[1])
+    layers = resolve_layers(model, tuple(soms))
     reader = _Reader(model, layers, soms, _check_tables(tables, layers), pool)
     device = next((parameter.device for parameter in model.parameters()), images.device)
     index, accuracy = _traceable(model, images, labels, targets, batch_size, device)

@@ -25,7 +25,7 @@ from ._indices import check_count
 from ._progress import progress_bar
 from .capture import capture
 from .encoder import Encoder
-from .hooks import layer_outputs
+from .hooks import resolve_layers
 
 SMALLEST_SIDE = 8  # maps that the convolutions begin with are at most this high and wide
 
@@ -179,7 +179,7 @@ def train_decoder(
         raise TypeError(f"images must be a float tensor in [0, 1], got {getattr(images, 'dtype', type(images))}")
     if images.ndim != 4 or len(images) < 2:
         raise ValueError(f"expected two images or more, (n, channels, height, width), got {tuple(images.shape)}")
-    layers = tuple(layer_outputs(model, layers)[1])
+    layers = resolve_layers(model, layers)
     codes = capture(model, images, layers=layers, pool=pool, progress=progress)
     encoder = Encoder(model, layers, probe=images[:2], pool=pool)
     targets = {layer: torch.from_numpy(np.array(codes[layer])).to(encoder.device) for layer in layers}

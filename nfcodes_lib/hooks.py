@@ -67,24 +67,14 @@ class LayerOutput:
 
 
 def resolve_layers(model: nn.Module, layers: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Check names of layers against ``model.named_modules()`` and return them as a tuple.
+    """Check names of layers and return them as a tuple; :func:`layer_outputs` says what they may be.
 
     Raises
     ------
     ValueError
         If a name is unknown (the message lists the nearest and the top-level layers), given twice, or none is given.
     """
-    if not isinstance(layers, str | list | tuple) or not all(isinstance(name, str) for name in layers):
-        raise TypeError(f"layers must be a name or a list of names, got {layers!r}")
-    names = (layers,) if isinstance(layers, str) else tuple(layers)
-    known = [name for name, _ in model.named_modules() if name]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"layers must be one or more different names, got {layers!r}")
-    for name in names:
-        if name not in known:
-            top = [name for name, _ in model.named_children()]
-            raise ValueError(f"layer must be one of {top} or a module inside them, got {name!r}{nearest(name, known)}")
-    return names
+    return tuple(layer_outputs(model, layers)[1])
 
 
 def layer_outputs(
@@ -109,10 +99,24 @@ def layer_outputs(
             plain[name] = module.removeprefix(prefix), key
         if len(plain) == len(names):
             names = tuple(dict.fromkeys(module for module, _ in plain.values()))
-    resolve_layers(model, names)
+    _check_modules(model, names)
     return model, {
         name: LayerOutput(module, key, has_channels_last_axis(model, module)) for name, (module, key) in plain.items()
     }
+
+
+def _check_modules(model: nn.Module, layers: str | list[str] | tuple[str, ...]) -> None:
+    """Refuse names that are not in ``model.named_modules()``, with the nearest one, and doubles."""
+    if not isinstance(layers, str | list | tuple) or not all(isinstance(name, str) for name in layers):
+        raise TypeError(f"layers must be a name or a list of names, got {layers!r}")
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    known = [name for name, _ in model.named_modules() if name]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"layers must be one or more different names, got {layers!r}")
+    for name in names:
+        if name not in known:
+            top = [name for name, _ in model.named_children()]
+            raise ValueError(f"layer must be one of {top} or a module inside them, got {name!r}{nearest(name, known)}")
 
 
 @contextmanager

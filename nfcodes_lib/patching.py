@@ -24,7 +24,7 @@ from torch import nn
 
 from ._indices import check_count
 from ._progress import progress_bar
-from .hooks import evaluating, layer_outputs, tap
+from .hooks import evaluating, layer_outputs, resolve_layers, tap
 from .traces import bootstrap_interval
 
 
@@ -112,7 +112,7 @@ def patch_test(
     >>> result.share[:, -1]      # all maps replaced: the donor's answer
     array([1., 1.])
     """
-    layers = tuple(layer_outputs(model, layers)[1])
+    layers = resolve_layers(model, layers)
     fractions = np.atleast_1d(np.asarray(fractions, dtype=np.float64))
     if fractions.ndim != 1 or not ((fractions > 0) & (fractions <= 1)).all():
         raise ValueError(f"fractions must lie in (0, 1], got {fractions.tolist()}")
