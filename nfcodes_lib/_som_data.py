@@ -18,6 +18,7 @@ from ._som_workers import Workers
 
 POWER_ITERATIONS = 3  # on a sample of the data; one more on all
 PCA_SAMPLES = 2048
+INT8_STEPS = 127  # from zero to the largest number of 8 bits
 OVERSAMPLING = 8  # further directions carried along in the power iterations, which makes the two wanted converge
 
 
@@ -27,6 +28,7 @@ class Frame:
 
     center: np.ndarray  # (n_features,), in the dtype of the data
     scale: float = 1.0  # a power of two
+    reach: float = np.inf  # the largest coordinate of the data in this frame, if it was measured
 
     def inward(self, x: np.ndarray, *, out: np.ndarray | None = None, dtype=np.float32) -> np.ndarray:
         """(x - center) / scale as a C-ordered array of `dtype`."""
@@ -62,7 +64,8 @@ def measure_frame(x: np.ndarray, ranks: Ranks) -> Frame:
         )
     center = (total[:-1] / total[-1]).astype(x.dtype)
     spread = float(np.maximum(high - center, center + minus_low).max())
-    return Frame(center, power_of_two(spread))
+    scale = power_of_two(spread)
+    return Frame(center, scale, spread / scale)
 
 
 def power_of_two(spread: float) -> float:
@@ -88,19 +91,32 @@ class CenteredRows:
     ones : bool
         On a CPU, keep a column of ones beside the data, through which a product adds a constant and sums count. (On a
         GPU a row of odd length costs more than that saves.)
+    int8 : bool
+        Whether :meth:`int8_blocks` will be asked for, so that memory is set aside.
     """
 
-    def __init__(self, x: np.ndarray, frame: Frame, *, dtype: torch.dtype, device, memory: int, ones: bool = True):
+    def __init__(
+        self,
+        x: np.ndarray,
+        frame: Frame,
+        *,
+        dtype: torch.dtype,
+        device,
+        memory: int,
+        ones: bool = True,
+        int8: bool = False,
+    ):
         self.x, self.frame, self.dtype, self.device = x, frame, dtype, torch.device(device)
         self.n_samples, self.n_features = x.shape
         self.has_ones = ones and self.device.type == "cpu"
         n_columns = self.n_features + self.has_ones
-        row_bytes = n_columns * dtype.itemsize
+        row_bytes = n_columns * dtype.itemsize + int8 * self.n_features
         self.fits = self.n_samples * row_bytes <= memory // 2
         self.block_rows = self.n_samples if self.fits else max(1, memory // 4 // row_bytes)
         self._buffer = np.empty((self.block_rows, n_columns), str(dtype).removeprefix("torch."))
         self._buffer[:, self.n_features :] = 1
         self._kept = self._load(0) if self.fits else None
+        self._int8 = None
         self._squares = None
 
     def blocks(self, *, ones: bool = False) -> Iterator[tuple[int, torch.Tensor]]:
@@ -111,6 +127,26 @@ class CenteredRows:
         n_columns = self.n_features + ones
         for start in range(0, self.n_samples, self.block_rows):
             yield start, (self._kept if self.fits else self._load(start))[:, :n_columns]
+
+    @property
+    def int8_step(self) -> float:
+        """The coordinate that becomes 1 when the rows are rounded to 8 bits."""
+        return self.frame.reach / INT8_STEPS
+
+    def int8_blocks(self, workers: Workers) -> Iterator[tuple[int, torch.Tensor]]:
+        """As :meth:`blocks`; of rows that are kept, rounded to 8 bits, which is done once."""
+        if not self.fits:
+            yield from self.blocks()
+            return
+        if self._int8 is None:
+            self._int8 = torch.empty(self.n_samples, self.n_features, dtype=torch.int8)
+            rows, step = self._kept[:, : self.n_features], max(1, 2**16 // self.n_features)
+
+            def convert(first: int) -> None:
+                self._int8[first : first + step] = rounded(rows[first : first + step], self.int8_step)
+
+            workers.run(convert, range(0, self.n_samples, step))
+        yield 0, self._int8
 
     def squares(self) -> torch.Tensor:
         """Squared length of each row, shape (n_samples,)."""
@@ -123,6 +159,11 @@ class CenteredRows:
         rows = self.x[start : start + self.block_rows]
         self.frame.inward(rows, out=self._buffer[: len(rows), : self.n_features])
         return torch.from_numpy(self._buffer[: len(rows)]).to(self.device)
+
+
+def rounded(rows: torch.Tensor, step: float) -> torch.Tensor:
+    """The nearest whole numbers of steps, as int8."""
+    return torch.round(rows / step).to(torch.int8)
 
 
 def pca_codebook(

@@ -15,7 +15,7 @@ CHOICES = {
     "grid_type": grids.GRID_TYPES,
     "neighborhood": ("gaussian", "bubble"),
     "radius_cooling": ("linear", "exponential"),
-    "search_dtype": ("float32", "bfloat16"),
+    "search_dtype": ("float32", "bfloat16", "int8"),
 }
 
 
@@ -50,6 +50,10 @@ def check_settings(som) -> None:
         raise ValueError(
             f"search_dtype must be 'float32' with backend='somoclu', got {som.search_dtype!r}; "
             "backend='torch' has the others"
+        )
+    if som.search_dtype == "int8" and torch.device(som.device).type != "cpu":
+        raise ValueError(
+            f"search_dtype='int8' must be on device='cpu', got device={som.device!r}; 'bfloat16' works on any"
         )
 
 

@@ -20,8 +20,9 @@ from nfcodes_lib import _som_somoclu, grids
 from nfcodes_lib._som_data import CenteredRows, Frame
 from nfcodes_lib._som_distributed import Ranks
 from nfcodes_lib._som_neighborhood import Neighborhood
+from nfcodes_lib._som_search import Int8Product, Search
 from nfcodes_lib._som_settings import radii
-from nfcodes_lib._som_torch import Search, add_up
+from nfcodes_lib._som_torch import add_up
 from nfcodes_lib._som_workers import Workers
 from nfcodes_lib.som import SOM
 
@@ -182,12 +183,14 @@ def test_whole_runs_agree_within_the_spread_of_seeds(x):
     assert gap[0] < 0.002 * measured["somoclu"][:, 0].mean()
 
 
-def test_lower_precision_search_costs_little(x):
-    """bfloat16 search: the quantization error within 0.3 %, and the final BMUs exact for the final codebook."""
+@pytest.mark.parametrize("search_dtype", ["bfloat16", "int8"])
+def test_lower_precision_search_costs_little(search_dtype, x):
+    """The quantization error within 0.3 %, and the final BMUs exact for the final codebook."""
     full, low = (
         SOM(*SHAPE, backend="torch", n_epochs=8, random_state=0, search_dtype=dtype).fit(x)
-        for dtype in ("float32", "bfloat16")
+        for dtype in ("float32", search_dtype)
     )
+    assert (low.codebook_ != full.codebook_).any()
     assert low.quantization_error(x) == pytest.approx(full.quantization_error(x), rel=0.003)
     np.testing.assert_allclose(low.history_, full.history_, rtol=0.01)
     np.testing.assert_array_equal(low.labels_, low.predict(x))
@@ -202,9 +205,47 @@ def test_lower_precision_costs_little_where_units_hardly_differ():
         dtype: [
             SOM(10, 10, random_state=seed, search_dtype=dtype, **settings).fit(data).history_[-1] for seed in range(5)
         ]
-        for dtype in ("float32", "bfloat16")
+        for dtype in ("float32", "bfloat16", "int8")
     }
     assert np.mean(errors["bfloat16"]) < 1.003 * np.mean(errors["float32"])
+    assert np.mean(errors["int8"]) < 1.003 * np.mean(errors["float32"])
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_features", "n_units"), [(1, 1, 1), (3, 7, 2), (700, 33, 129), (513, 128, 400)]
+)
+def test_int8_search_is_exact_for_whole_numbers(n_samples, n_features, n_units):
+    """Data and codebook that 8 bits can hold: the scores are whole halves, so units and scores are those of float64."""
+    rng = np.random.default_rng(n_samples)
+    data = rng.integers(-127, 128, (n_samples, n_features)).astype(np.float32)
+    codebook = 2.0 * rng.integers(-63, 64, (n_units, n_features)).astype(np.float32)
+    data[0, 0], codebook[0, 0] = 127, 254  # steps of 1 and 2
+    exact = (codebook.astype(np.float64) ** 2).sum(axis=1) / 2 - data.astype(np.float64) @ codebook.T
+    frame = Frame(np.zeros(n_features, np.float32), reach=127.0)
+    for memory in (2**30, 2**14):  # kept whole, and a few rows at a time
+        rows = CenteredRows(data, frame, dtype=torch.float32, device="cpu", memory=memory, int8=True)
+        with Workers(torch.device("cpu")) as workers:
+            search = Search(rows, torch.from_numpy(codebook), workers, low=torch.int8)
+        assert isinstance(search._product, Int8Product)
+        np.testing.assert_array_equal(search.units[:, 0].numpy(), exact.argmin(axis=1))
+        np.testing.assert_allclose(search.scores.numpy(), exact.min(axis=1), rtol=1e-6)
+
+
+def test_int8_search_gives_way_where_it_would_be_wrong(x):
+    """To float32: for a codebook far from the data, for constant data, and where a few values hide all others."""
+    settings = {"backend": "torch", "n_epochs": 5, "random_state": 0}
+    far = 1e6 + np.random.default_rng(0).normal(size=(4, 3, 48))
+    for data, start in ((x, far), (np.ones((50, 4)), "pca")):
+        full, low = (
+            SOM(4, 3, initialization=start, search_dtype=dtype, **settings).fit(data) for dtype in ("float32", "int8")
+        )
+        assert low.quantization_error(data) == pytest.approx(full.quantization_error(data), rel=0.003, abs=1e-6)
+    data = x.copy()
+    data[0] *= 10_000
+    full = SOM(4, 3, **settings).fit(data)
+    with pytest.warns(UserWarning, match="search_dtype='int8' is not used.*scale the features, or use 'bfloat16'"):
+        low = SOM(4, 3, search_dtype="int8", **settings).fit(data)
+    np.testing.assert_array_equal(low.codebook_, full.codebook_)
 
 
 def test_hexagonal_maps_are_hexagonal(x):

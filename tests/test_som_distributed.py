@@ -73,6 +73,11 @@ def fit_random(rank):
     return som.codebook_, som.labels_, som.history_
 
 
+def fit_int8(rank):
+    som = SOM(**SETTINGS, search_dtype="int8").fit(shard(rank))
+    return som.codebook_, som.labels_, som.history_
+
+
 def fit_unseeded(rank):
     return SOM(**{**SETTINGS, "random_state": None}, initialization="random").fit(shard(rank)).codebook_
 
@@ -113,15 +118,19 @@ def fit_and_stall(rank):
 
 @pytest.fixture(scope="module")
 def together():
-    """What six jobs, one after the other in one process group, gave on each rank."""
-    found, status = two_ranks(fit_nan, fit_other_features, fit_pca, fit_random, fit_unseeded, fit_somoclu, n_results=12)
+    """What seven jobs, one after the other in one process group, gave on each rank."""
+    jobs = fit_nan, fit_other_features, fit_pca, fit_random, fit_int8, fit_unseeded, fit_somoclu
+    found, status = two_ranks(*jobs, n_results=14)
     assert status == [0, 0]
     return found
 
 
-@pytest.mark.parametrize(("task", "initialization"), [("fit_pca", "pca"), ("fit_random", "random")])
-def test_two_ranks_make_the_map_of_one(task, initialization, together):
-    alone = SOM(**SETTINGS, initialization=initialization).fit(data())
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [("fit_pca", {}), ("fit_random", {"initialization": "random"}), ("fit_int8", {"search_dtype": "int8"})],
+)
+def test_two_ranks_make_the_map_of_one(task, settings, together):
+    alone = SOM(**SETTINGS, **settings).fit(data())
     codebooks, labels, histories = zip(together[task, 0], together[task, 1], strict=True)
     np.testing.assert_array_equal(codebooks[0], codebooks[1])
     assert np.abs(codebooks[0] - alone.codebook_).max() < 1e-5 * np.abs(alone.codebook_).max()
