@@ -66,8 +66,8 @@ lint: setup  ## ruff over code and notebooks
 pytest: setup  ## the tests and the examples in docstrings
 	$(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile --ignore=tests/benchmarks --ignore=tests/browser tests nfcodes_lib
 
-nbval: setup  ## execute the chapters, compare the cells marked NBVAL_CHECK_OUTPUT with their recorded output
-	$(if $(NOTEBOOKS),$(ONE_THREAD) TQDM_DISABLE=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks)
+nbval: setup  ## execute the chapters, compare the cells marked NBVAL_CHECK_OUTPUT with their recorded output; the book takes over the outputs
+	$(if $(NOTEBOOKS),$(ONE_THREAD) TQDM_DISABLE=1 $(PY) -m pytest -n 2 --dist loadfile -p nfcodes_lib.nbval_outputs --nbval-lax --nbval-current-env notebooks)
 
 bench: setup  ## time capture and the map trainings beside their peers (half an hour; results are printed)
 	$(PY) -m pytest -s -q tests/benchmarks/bench_capture.py

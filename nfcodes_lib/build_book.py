@@ -3,9 +3,10 @@
 ``python nfcodes_lib/build_book.py`` (what ``make book`` runs) does three things.
 
 1. It executes every chapter of ``_toc.yml`` and keeps the outputs in jupyter-cache, which knows a chapter again by its
-   code cells alone. What else an output depends on (the library with its data and weights, the pinned packages, the
-   interpreter) is condensed into one SHA-256; when that changes, the cache is emptied. A chapter that raises is
-   reported with its cell and its error, after the others have been tried too.
+   code cells alone (``make nbval`` keeps what it executes there too, see ``nbval_outputs.py``). What else an output
+   depends on (the library with its data and weights, the pinned packages, the interpreter) is condensed into one
+   SHA-256; when that changes, the cache is emptied. A chapter that raises is reported with its cell and its error,
+   after the others have been tried too.
 2. It renders all pages with Jupyter Book, every warning an error: broken references, unknown citations, bad markup.
    Pages are always read afresh, since Sphinx does not repeat the warnings of pages that it read in an earlier run.
 3. It looks for a page behind every entry of the table of contents, and refuses pages that load anything from another
@@ -121,6 +122,26 @@ def refresh_cache(root: Path, folder: Path) -> bool:
     return False
 
 
+def keep_outputs(notebook: object, path: Path, seconds: float, folder: Path) -> None:
+    """Put an executed chapter into the execution cache in `folder`.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        With its outputs.
+    path : Path
+        The file it was read from.
+    seconds : float
+        That its execution took.
+    folder : Path
+    """
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+
+    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+    get_cache(str(folder)).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
 def pages(root: Path) -> list[Path]:
     """Files behind the entries of ``_toc.yml``, in reading order.
 
@@ -207,7 +228,6 @@ def execute_chapters(root: Path, build: Path) -> None:
     """
     import nbformat
     from jupyter_cache import get_cache
-    from jupyter_cache.base import CacheBundleIn
 
     folder = build / ".jupyter_cache"
     if not refresh_cache(root, folder):
@@ -231,8 +251,7 @@ def execute_chapters(root: Path, build: Path) -> None:
             if failure:
                 failures.append(failure)
                 continue
-            bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            keep_outputs(notebook, path, seconds, folder)
     if failures:
         failures.sort(key=lambda failure: failure.chapter)
         raise BookError("\n".join(["chapters that raise:", *map(str, failures)]))

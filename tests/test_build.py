@@ -224,6 +224,51 @@ def test_chapter_that_does_not_end_is_named(book, monkeypatch):
         execute(book)
 
 
+def validate(root, *more):
+    """Run nbval over the book's chapters as ``make nbval`` does, with this library's plugin, not one of the book's."""
+    (root / "pytest.ini").write_text("[pytest]\n")
+    options = ["-q", "-p", "nfcodes_lib.nbval_outputs", "--nbval-lax", "notebooks", "--dist", "loadfile", *more]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    run = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=root, capture_output=True, text=True, env=env)
+    return run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_book_shows_what_was_validated(book, processes, capsys):
+    """Executed by nbval, by one process or by two, and not again by the book."""
+    counts = "from pathlib import Path\nruns = Path('../runs')\nruns.write_text('x' * (1 + runs.is_file()))"
+    write_chapter(book, "one", counts, READS_LIBRARY, "import sys\nprint('as seen')\nsys.stdout.flush()\n2 + 3")
+    said = validate(book, "-n", str(processes))
+    assert "3 passed in" in said, said
+    assert printed(book) == "as seen\n"
+    build_book.execute_chapters(book, book / "_build")
+    assert "notebooks/one.ipynb: cached" in capsys.readouterr().out
+    assert (book / "runs").read_text() == "x"
+    assert 0 < json.loads((book / "_build" / "running_times.json").read_text())["notebooks/one"] < 60
+    assert "as seen" in built_page(book)
+    (book / "nfcodes_lib" / "constants.py").write_text("ANSWER = 42\n")
+    build_book.execute_chapters(book, book / "_build")
+    assert "notebooks/one.ipynb: cached" not in capsys.readouterr().out
+    assert (book / "runs").read_text() == "xx"
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "outcome"),
+    [
+        (["print(1)", "1 / 0"], [], "1 failed, 1 passed"),
+        (["1 / 0", "print(1)"], [], "1 failed, 1 passed"),
+        (["# NBVAL_SKIP\nprint(1)", "print(2)"], [], "1 passed, 1 skipped"),
+        (["print(1)", "print(2)"], ["--deselect", "notebooks/one.ipynb::Cell 1"], "1 passed, 1 deselected"),
+    ],
+)
+def test_only_whole_validated_chapters_are_kept(book, cells, options, outcome):
+    write_chapter(book, "one", *cells)
+    said = validate(book, *options)
+    assert outcome in said, said
+    with pytest.raises(KeyError):
+        printed(book)
+
+
 def test_changed_library_executes_the_chapters_again(book, capsys):
     execute(book)
     assert printed(book) == "41\n"
