@@ -126,6 +126,16 @@ def ink_on(color) -> str:
     return "white" if linear @ [0.2126, 0.7152, 0.0722] < 0.179 else "black"
 
 
+def write_numbers(ax: Axes, image, chosen: np.ndarray, *, digits: int = 2, fontsize: float = 9) -> None:
+    """Write the values of an image's `chosen` cells (a mask) on them, in the ink that their colour asks for."""
+    values = image.get_array()
+    for row, column in np.argwhere(chosen):
+        value = round(float(values[row, column]), digits) + 0.0  # no -0.0
+        text = f"{value:.{digits}f}".replace("-", "−")
+        color = ink_on(image.cmap(image.norm(value)))
+        ax.text(column, row, text, ha="center", va="center", fontsize=fontsize, color=color)
+
+
 def label_line_ends(ax: Axes, ends: list[tuple[float, float, str, str]], *, gap: float = 0.075) -> None:
     """Write each line's name to the right of its end, moved apart until no two are closer than `gap` of the axis.
 

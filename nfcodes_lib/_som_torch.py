@@ -12,7 +12,6 @@ of data and codebook for the search, and one of the neighbourhood matrix and the
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -67,13 +66,6 @@ def train(
         Mean distance to the BMU over all ranks, in the frame of `rows`.
     """
     codebook = torch.from_numpy(codebook).to(rows.device)
-    if search_dtype is torch.int8 and too_coarse(rows, ranks):
-        warnings.warn(
-            "search_dtype='int8' is not used: a few values are so much larger than the rest that rounding to 8 bits "
-            "would lose too much of these data; scale the features, or use 'bfloat16'",
-            stacklevel=2,
-        )
-        search_dtype = rows.dtype
     scores = None
     for epoch, radius in enumerate(radii):
         low = search_dtype != rows.dtype and epoch < len(radii) - FULL_PRECISION_EPOCHS

@@ -22,8 +22,8 @@ from torch import nn
 
 from ._attack_checks import check_attackable, check_epsilons, frozen, gradient_sizes
 from ._indices import check_count
+from ._names import did_you_mean
 from ._progress import progress_bar
-from .models import nearest
 
 NORMS = ("linf", "l2")
 ATTACKS = ("fgsm", "pgd", "minimum-norm")
@@ -156,7 +156,7 @@ class Attacker:
 
     def __init__(self, attack: str | Callable, *, norm: str, steps: int | None = None, restarts: int = 1):
         if norm not in NORMS:
-            raise ValueError(f"norm must be one of {list(NORMS)}, got {norm!r}{nearest(norm, NORMS)}")
+            raise ValueError(f"norm must be one of {list(NORMS)}, got {norm!r}{did_you_mean(norm, NORMS)}")
         self.norm = norm
         self.restarts = check_count(restarts, "restarts")
         if steps is not None:
@@ -316,7 +316,8 @@ def import_foolbox():
 
 def _build(name: str, norm: str, steps: int | None):
     if name not in ATTACKS:
-        raise ValueError(f"attack must be one of {list(ATTACKS)} or a callable, got {name!r}{nearest(name, ATTACKS)}")
+        hint = did_you_mean(name, ATTACKS)
+        raise ValueError(f"attack must be one of {list(ATTACKS)} or a callable, got {name!r}{hint}")
     attacks = import_foolbox().attacks
     descent = {"linf": attacks.LinfPGD, "l2": attacks.L2PGD}[norm]
     if name == "fgsm":

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from . import _assets
-from .models import nearest
+from ._names import did_you_mean
 
 DEFLATE_LIMIT = 1032  # bytes that one byte of a gzip file unpacks to, at most
 
@@ -88,7 +88,7 @@ def load_images(
     (torch.Size([64, 1, 28, 28]), torch.float32, torch.int64)
     """
     if split not in SPLITS:
-        raise ValueError(f"split must be one of {sorted(SPLITS)}, got {split!r}{nearest(split, SPLITS)}")
+        raise ValueError(f"split must be one of {sorted(SPLITS)}, got {split!r}{did_you_mean(split, SPLITS)}")
     if source == "embedded":
         pixels, labels = (read_idx(_assets.asset_path(name)) for name in idx_names(split))
         pixels = pixels[:, None]
@@ -99,7 +99,7 @@ def load_images(
         pixels, labels = _from_torchvision(TORCHVISION[source], split, Path(root).expanduser(), download)
     else:
         known = ["embedded", *TORCHVISION]
-        raise ValueError(f"source must be one of {known}, got {source!r}{nearest(source, known)}")
+        raise ValueError(f"source must be one of {known}, got {source!r}{did_you_mean(source, known)}")
     if n_samples is not None:
         if not 1 <= n_samples <= len(labels):
             raise ValueError(f"n_samples must be between 1 and {len(labels):,} for this split, got {n_samples!r}")

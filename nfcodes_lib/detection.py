@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ._indices import check_confidence, check_count
-from .models import nearest
+from ._names import did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Comparison:
     def row(self, name: str) -> int:
         """Index of a detector, or ValueError if it is not compared."""
         if name not in self.names:
-            raise ValueError(f"name must be one of {list(self.names)}, got {name!r}{nearest(name, self.names)}")
+            raise ValueError(f"name must be one of {list(self.names)}, got {name!r}{did_you_mean(name, self.names)}")
         return self.names.index(name)
 
     def verdict(self, name: str) -> str:
@@ -110,7 +110,7 @@ def compare_detectors(
     names = tuple(scores)
     reference = names[0] if reference is None else reference
     if reference not in names:
-        raise ValueError(f"reference must be one of {list(names)}, got {reference!r}{nearest(reference, names)}")
+        raise ValueError(f"reference must be one of {list(names)}, got {reference!r}{did_you_mean(reference, names)}")
     weights = _resamples(positive, groups, check_count(n_bootstrap, "n_bootstrap"), random_state)
     observed = np.array([_auroc(values, positive, np.ones((1, len(positive))))[0] for values in scores.values()])
     replicates = np.array([_auroc(values, positive, weights) for values in scores.values()])

@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from ._indices import check_confidence
+from ._names import did_you_mean
 from .detection import check_positive, check_suspicion
 from .diagnosis_scores import SCORES, Scores, check_score_names
-from .models import nearest
 from .statistics import wilson_interval
 
 CALIBRATIONS = ("logistic", "isotonic")
@@ -85,7 +85,7 @@ class Detector(BaseEstimator):
             If a parameter is not as described, or one of the two kinds of images is missing.
         """
         if self.calibration not in CALIBRATIONS:
-            hint = nearest(self.calibration, CALIBRATIONS)
+            hint = did_you_mean(self.calibration, CALIBRATIONS)
             raise ValueError(f"calibration must be one of {list(CALIBRATIONS)}, got {self.calibration!r}{hint}")
         positive = check_positive(positive, len(scores))
         model = make_pipeline(StandardScaler(), LogisticRegression(C=self.C, max_iter=2000))

@@ -20,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
 from ._indices import check_count, check_indices
+from ._names import did_you_mean
 from .codes import code_table, contingency
 from .controls import check_activations
 from .detection import Comparison, auroc, compare_detectors
@@ -36,7 +37,6 @@ from .diagnosis_scores import (
     log_odds_against,
     smoothed_conditional,
 )
-from .models import nearest
 from .risk import Reliability, RiskCoverage, reliability, risk_coverage
 from .som import SOM
 
@@ -158,7 +158,7 @@ class Diagnosis(BaseEstimator):
         if not self.smoothing > 0:
             raise ValueError(f"smoothing must be above 0, so that nothing is impossible, got {self.smoothing!r}")
         if self.path not in PATHS:
-            raise ValueError(f"path must be one of {list(PATHS)}, got {self.path!r}{nearest(self.path, PATHS)}")
+            raise ValueError(f"path must be one of {list(PATHS)}, got {self.path!r}{did_you_mean(self.path, PATHS)}")
         codes = _check_codes(codes)
         n_samples = len(next(iter(codes.values())))
         outputs = check_indices(_outputs_of(codes, outputs), "outputs")

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from .models import nearest
+from ._names import did_you_mean
 
 CODE_SCORES = ("code confidence", "quantization error", "disagreement", "path")
 BASELINES = ("max-softmax", "Mahalanobis", "deep kNN")
@@ -97,7 +97,8 @@ class Scores:
         if len(columns) != len(self.layers) or name in ("max-softmax", "disagreement", "path"):
             raise ValueError(f"layer must be None for {name!r}, which is one score for all layers, got {layer!r}")
         if layer not in self.layers:
-            raise ValueError(f"layer must be one of {list(self.layers)}, got {layer!r}{nearest(layer, self.layers)}")
+            hint = did_you_mean(layer, self.layers)
+            raise ValueError(f"layer must be one of {list(self.layers)}, got {layer!r}{hint}")
         return columns[self.layers.index(layer)]
 
     def suspicions(self, names=SCORES) -> dict[str, np.ndarray]:
@@ -162,7 +163,7 @@ def check_score_names(names) -> list[str]:
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in SCORES:
-            raise ValueError(f"a score must be one of {list(SCORES)}, got {name!r}{nearest(name, SCORES)}")
+            raise ValueError(f"a score must be one of {list(SCORES)}, got {name!r}{did_you_mean(name, SCORES)}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"names must be one or more different scores, got {names}")
     return names

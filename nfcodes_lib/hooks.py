@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ._names import did_you_mean
 from .architectures import has_channels_last_axis, unwrap
-from .models import nearest
 from .pooling import only_tensor
 
 
@@ -116,7 +116,8 @@ def _check_modules(model: nn.Module, layers: str | list[str] | tuple[str, ...]) 
     for name in names:
         if name not in known:
             top = [name for name, _ in model.named_children()]
-            raise ValueError(f"layer must be one of {top} or a module inside them, got {name!r}{nearest(name, known)}")
+            hint = did_you_mean(name, known)
+            raise ValueError(f"layer must be one of {top} or a module inside them, got {name!r}{hint}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ._indices import check_count
-from .models import nearest
+from ._names import did_you_mean
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 SPLITS = ("train", "test")
@@ -160,7 +160,7 @@ def open_images(
         If there is no such folder, or a data set is not below `root` and could not be downloaded.
     """
     if split not in SPLITS:
-        raise ValueError(f"split must be one of {list(SPLITS)}, got {split!r}{nearest(split, SPLITS)}")
+        raise ValueError(f"split must be one of {list(SPLITS)}, got {split!r}{did_you_mean(split, SPLITS)}")
     if source in SOURCES:
         dataset = _torchvision(source, split, Path(root).expanduser(), download)
         default = PixelTransform(None, None) if source.startswith("cifar") else PixelTransform()
@@ -203,7 +203,7 @@ def _folder(path: str | Path):
     if not folder.is_dir():
         known = f"one of {list(SOURCES)}"
         raise FileNotFoundError(
-            f"source must be {known} or a folder of images, got {str(path)!r}{nearest(path, SOURCES)}"
+            f"source must be {known} or a folder of images, got {str(path)!r}{did_you_mean(path, SOURCES)}"
         )
     has_folders = any(child.is_dir() for child in folder.iterdir())
     try:

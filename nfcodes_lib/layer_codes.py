@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ._codes_writer import DESCRIPTION, FORMAT, LOGITS, CodesWriter, blocks
-from .models import nearest
+from ._names import did_you_mean
 
 SAVED_AT_ONCE = 2**22  # bytes of a layer that are copied in one step
 LONGEST_DESCRIPTION = 2**24  # bytes
@@ -68,7 +68,7 @@ class LayerCodes(Mapping):
             return self.arrays[layer]
         except KeyError:
             raise KeyError(
-                f"layer must be one of {list(self.arrays)}, got {layer!r}{nearest(layer, self.arrays)}"
+                f"layer must be one of {list(self.arrays)}, got {layer!r}{did_you_mean(layer, self.arrays)}"
             ) from None
 
     def __iter__(self) -> Iterator[str]:

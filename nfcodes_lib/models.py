@@ -11,7 +11,6 @@ may change a pixel by epsilon then means the same pixel for every network. All n
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,29 +18,12 @@ import torch
 from torch import nn
 
 from . import _assets
+from ._names import did_you_mean
+from ._normalise import Normalise
+from .pretrained import load_torchvision, torchvision_names
 
 WIDTHS = (16, 32, 64, 128)
 PIXEL_MEAN, PIXEL_STD = 0.2860, 0.3530  # of the 60,000 training images of Fashion-MNIST
-
-
-class Normalise(nn.Module):
-    """(x - mean) / std with fixed numbers, as the first layer of a network; buffers, so they follow ``.to(device)``.
-
-    Parameters
-    ----------
-    mean, std : float or tuple of float
-        One number for all pixels, or one for each channel.
-    """
-
-    def __init__(self, mean: float | tuple[float, ...] = PIXEL_MEAN, std: float | tuple[float, ...] = PIXEL_STD):
-        super().__init__()
-        for name, value in {"mean": mean, "std": std}.items():
-            numbers = torch.tensor(value)
-            self.register_buffer(name, numbers.reshape(-1, 1, 1) if numbers.ndim else numbers)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise pixels, any shape."""
-        return (x - self.mean) / self.std
 
 
 def conv_bn(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -91,7 +73,7 @@ class SmallConvNet(nn.Module):
 
     def __init__(self, block: type[nn.Module], n_classes: int = 10):
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = Normalise(PIXEL_MEAN, PIXEL_STD)
         self.stem = nn.Sequential(conv_bn(1, WIDTHS[0]), nn.ReLU())
         self.layer1 = block(WIDTHS[0], WIDTHS[0], stride=1)
         self.layer2 = block(WIDTHS[0], WIDTHS[1], stride=2)
@@ -189,13 +171,11 @@ def load_model(
     308538
     """
     if name not in MODELS:
-        from .pretrained import load_torchvision, torchvision_names
-
         others = torchvision_names()
         if name not in others:
             raise ValueError(
                 f"name must be one of {sorted(MODELS)} or a classifier of torchvision such as 'resnet18', "
-                f"got {name!r}{nearest(name, [*MODELS, *others])}"
+                f"got {name!r}{did_you_mean(name, [*MODELS, *others])}"
             )
         options = {"weights": weights, "pretrained": pretrained, "root": root, "download": download}
         return load_torchvision(name, seed=seed, device=device, **options)
@@ -258,9 +238,3 @@ def load_weights(model: nn.Module, path: Path) -> None:
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise ValueError(f"expected the weights of {type(model).__name__} in {path}, got others in {wrong[:4]}")
     model.load_state_dict(state)
-
-
-def nearest(name: object, known) -> str:
-    """``; did you mean 'x'?`` for the known name closest to `name`, or an empty string; ends an error message."""
-    match = difflib.get_close_matches(str(name), [str(key) for key in known], n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""

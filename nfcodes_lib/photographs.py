@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from ._names import did_you_mean
 from .image_folders import PixelTransform
-from .models import nearest
 
 # name -> (package, file, who made it)
 PHOTOGRAPHS = {
@@ -72,7 +72,7 @@ def load_photographs(crop: str = "whole", *, size: int = 160, names=None) -> tup
     from PIL import Image
 
     if crop not in CROPS:
-        raise ValueError(f"crop must be one of {list(CROPS)}, got {crop!r}{nearest(crop, CROPS)}")
+        raise ValueError(f"crop must be one of {list(CROPS)}, got {crop!r}{did_you_mean(crop, CROPS)}")
     names = tuple(PHOTOGRAPHS) if names is None else tuple(names)
     side = size if crop == "whole" else 2 * size
     transform = PixelTransform(side, side, interpolation="bicubic")
@@ -89,7 +89,8 @@ def load_photographs(crop: str = "whole", *, size: int = 160, names=None) -> tup
 def _file(name: str) -> Path:
     """Path of a photograph, without importing the package that holds it."""
     if name not in PHOTOGRAPHS:
-        raise ValueError(f"a photograph must be one of {list(PHOTOGRAPHS)}, got {name!r}{nearest(name, PHOTOGRAPHS)}")
+        hint = did_you_mean(name, PHOTOGRAPHS)
+        raise ValueError(f"a photograph must be one of {list(PHOTOGRAPHS)}, got {name!r}{hint}")
     package, file, _ = PHOTOGRAPHS[name]
     found = find_spec(package)
     path = None if found is None else Path(found.origin).parent / file

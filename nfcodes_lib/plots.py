@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from ._plot_style import CLASS_COLORS, INK, SHADE, axes_or_new, check_names, styled
+from ._plot_style import CLASS_COLORS, INK, SHADE, axes_or_new, check_names, styled, write_numbers
 from .grids import neighbors
 from .plots_curves import plot_association, plot_curve_with_interval, plot_history, plot_null, plot_occupancy
 from .plots_diagnose import (
@@ -222,11 +222,7 @@ def plot_code_table(table, *, units=None, names=None, ax: Axes | None = None, **
     shown = np.ma.masked_invalid(table.probabilities[units])
     ax.set_facecolor("#f2f2f2")  # what an empty unit's row shows
     image = ax.imshow(shown, **({"cmap": "Blues", "vmin": 0, "vmax": 1, "aspect": "auto"} | artist))
-    for row, column in np.argwhere(shown.filled(0) >= 0.05):
-        value = shown[row, column]
-        ax.text(
-            column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="white" if value > 0.6 else INK
-        )
+    write_numbers(ax, image, shown.filled(0) >= 0.05)
     ax.set_xticks(range(n_outputs), names, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(units)), [f"{unit}  (n = {table.n_samples[unit]})" for unit in units])
     ax.tick_params(length=0)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ._plot_style import INK, axes_grid, axes_or_new, check_names, ink_on, line_looks, styled
+from ._plot_style import INK, axes_grid, axes_or_new, check_names, line_looks, styled, write_numbers
 from .detection import Comparison
 from .risk import Reliability, RiskCoverage
 
@@ -105,9 +105,7 @@ def plot_auroc_table(values, rows, columns, *, xlabel: str = "", ax: Axes | None
     rows, columns = check_names(rows, values.shape[0], "rows"), check_names(columns, values.shape[1], "columns")
     ax = axes_or_new(ax, size=(7.0, 1.4 + 0.42 * len(rows)))
     image = ax.imshow(values, **({"cmap": "PuOr_r", "vmin": 0, "vmax": 1, "aspect": "auto"} | artist))
-    for row, column in np.argwhere(np.isfinite(values)):
-        value = values[row, column]
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink_on(image.cmap(image.norm(value))))
+    write_numbers(ax, image, np.isfinite(values), fontsize=11)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
     ax.xaxis.tick_top()

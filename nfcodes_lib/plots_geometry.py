@@ -9,7 +9,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ._plot_style import INK, axes_grid, axes_or_new, check_names, label_line_ends, line_looks, plain_numbers, styled
+from ._plot_style import (
+    INK,
+    axes_grid,
+    axes_or_new,
+    check_names,
+    label_line_ends,
+    line_looks,
+    plain_numbers,
+    styled,
+    write_numbers,
+)
 
 
 @styled
@@ -225,10 +235,7 @@ def plot_mean_cosines(cosines, *, names=None, order=None, ax: Axes | None = None
     names = check_names(names, n, "classes")
     ax = axes_or_new(ax, size=(7.0, 5.2))
     image = ax.imshow(cosines[np.ix_(order, order)], **({"cmap": "RdBu_r", "vmin": -1, "vmax": 1} | artist))
-    for row, column in np.argwhere(~np.eye(n, dtype=bool)):
-        value = round(cosines[order[row], order[column]], 1) + 0.0  # no -0.0
-        color = "white" if abs(value) > 0.65 else INK
-        ax.text(column, row, f"{value:.1f}".replace("-", "−"), ha="center", va="center", fontsize=9, color=color)
+    write_numbers(ax, image, ~np.eye(n, dtype=bool), digits=1)
     shown = [names[i] for i in order]
     ax.set_xticks(range(n), shown, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(n), shown)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ._plot_style import CLASS_COLORS, axes_grid, axes_or_new, check_names, ink_on, styled
+from ._plot_style import CLASS_COLORS, axes_grid, axes_or_new, check_names, styled, write_numbers
 from .plots_maps import draw_units
 
 
@@ -177,9 +177,7 @@ def plot_transitions(matrix, *, names=None, ax: Axes | None = None, **artist) ->
     ax = axes_or_new(ax, size=(6.4, 5.4))
     ax.set_facecolor("#f2f2f2")
     image = ax.imshow(shares, **({"cmap": "Blues", "vmin": 0, "vmax": 1} | artist))
-    for row, column in np.argwhere(shares.filled(0) >= 0.05):
-        ink = ink_on(image.cmap(image.norm(shares[row, column])))
-        ax.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", fontsize=8, color=ink)
+    write_numbers(ax, image, shares.filled(0) >= 0.05, fontsize=8)
     ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names)), [f"{name}  (n = {n})" for name, n in zip(names, total, strict=True)])
     ax.tick_params(length=0)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 
-from .models import nearest
+from ._names import did_you_mean
 
 POOLS = ("mean", "max", "none", "spatial", "cls", "tokens")
 HALF = (torch.float16, torch.bfloat16)
@@ -22,7 +22,8 @@ def check_pool(pool: str | int) -> None:
     """Raise ValueError unless `pool` is one of `POOLS` or a positive int."""
     is_size = isinstance(pool, int) and not isinstance(pool, bool) and pool >= 1
     if not is_size and pool not in POOLS:
-        raise ValueError(f"pool must be one of {list(POOLS)} or a positive int, got {pool!r}{nearest(pool, POOLS)}")
+        hint = did_you_mean(pool, POOLS)
+        raise ValueError(f"pool must be one of {list(POOLS)} or a positive int, got {pool!r}{hint}")
 
 
 def pool_maps(activation: torch.Tensor, pool: str | int) -> torch.Tensor:

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from ._assets import sha256
+from ._names import did_you_mean
+from ._normalise import Normalise
 from .image_folders import PixelTransform
-from .models import Normalise, nearest
 
 CHECKSUM = re.compile(r"-([0-9a-f]{8,})\.")  # torch.hub's convention: the first digits of the file's SHA-256
 OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")  # DenseNet's weights are older than its code
@@ -83,7 +84,7 @@ def load_torchvision(
         )
     if weights is not None and weights not in (*names, "DEFAULT"):
         raise ValueError(
-            f"weights must be one of {[*names, 'DEFAULT']} for {name!r}, got {weights!r}{nearest(weights, names)}"
+            f"weights must be one of {[*names, 'DEFAULT']} for {name!r}, got {weights!r}{did_you_mean(weights, names)}"
         )
     chosen = models.get_model_weights(name)[weights or "DEFAULT"]
     path = weights_file(chosen, root=root, download=download) if pretrained else None

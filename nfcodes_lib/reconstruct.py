@@ -20,11 +20,11 @@ from torch import nn
 
 from . import priors
 from ._indices import check_count, check_indices
+from ._names import did_you_mean
 from ._progress import progress_bar
 from .capture import capture
 from .decoder import Decoder
 from .encoder import Encoder
-from .models import nearest
 from .reconstruction import DeadTargetWarning, Reconstruction, as_codes, place_on_map
 
 PARAMETRIZATIONS = {"pixel": priors.Pixels, "fourier": priors.Fourier}
@@ -131,7 +131,7 @@ def reconstruct(
     for name, value in names.items():
         check_count(value, name)
     if parametrization not in PARAMETRIZATIONS:
-        hint = nearest(parametrization, PARAMETRIZATIONS)
+        hint = did_you_mean(parametrization, PARAMETRIZATIONS)
         raise ValueError(f"parametrization must be one of {list(PARAMETRIZATIONS)}, got {parametrization!r}{hint}")
     targets = as_codes(targets, "targets")
     shape = tuple(shape) if decoder is None else decoder.shape
@@ -262,7 +262,7 @@ def _normalizer(how: str, targets: np.ndarray, reference, decoder: Decoder | Non
     """M, from real codes or what stands in for them: float32, its diagonal (n_units,), or whole (n_units, n_units)."""
     if how not in NORMALIZATIONS:
         raise ValueError(
-            f"normalization must be one of {list(NORMALIZATIONS)}, got {how!r}{nearest(how, NORMALIZATIONS)}"
+            f"normalization must be one of {list(NORMALIZATIONS)}, got {how!r}{did_you_mean(how, NORMALIZATIONS)}"
         )
     n_units = targets.shape[1]
     codes = targets if reference is None else as_codes(reference, "reference")

@@ -10,33 +10,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
-from tqdm.auto import tqdm
 
-from . import _som_file, _som_somoclu, _som_torch, grids
-from ._som_data import CenteredRows, Frame, measure_frame, pca_codebook, power_of_two, sampled_rows
+from . import _som_file, grids
+from ._som_data import CenteredRows, Frame, power_of_two
 from ._som_distributed import Ranks
-from ._som_neighborhood import Neighborhood
 from ._som_search import Search
 from ._som_settings import check_codebook, check_device, check_settings, radii
+from ._som_training import Epoch, train_map
 from ._som_workers import Workers
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """The state of a map during training, as a callback of :meth:`SOM.fit` gets it."""
-
-    index: int  # epochs trained so far; 0 is the initial codebook
-    radius: float | None  # of the epoch that led here
-    codebook: np.ndarray  # float32, (n_rows, n_columns, n_features)
-    bmus: np.ndarray  # int64, (n_samples,): flat unit index of every sample's BMU in this codebook
-    quantization_error: float
+__all__ = ["SOM", "Epoch"]
 
 
 class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -213,20 +202,10 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 stacklevel=2,
             )
         self.radii_ = radii(self)
-        with Workers(torch.device(self.device if self.backend == "torch" else "cpu")) as workers:
-            frame = measure_frame(X, ranks)
-            rows = self._centered(X, frame)
-            codebook = self._initial_codebook(X, rows, ranks, workers)
-            if self.backend == "torch":
-                states = self._train_torch(rows, codebook, ranks, workers)
-                codebook, bmus, history = self._follow(states, frame, callback)
-        if self.backend == "somoclu":  # with all cores for its own threads
-            states = self._train_somoclu(rows, codebook, callback is not None)
-            codebook, bmus, history = self._follow(states, frame, callback)
+        frame, codebook, self.labels_, history = train_map(self, X, ranks, callback)
         self.center_ = frame.center
         self.codebook_ = frame.outward(codebook).reshape(self.n_rows, self.n_columns, -1)
-        self.labels_ = bmus
-        self.bmus_ = np.column_stack(np.divmod(bmus, self.n_columns))
+        self.bmus_ = np.column_stack(np.divmod(self.labels_, self.n_columns))
         self.history_ = np.array(history[1:])
         self.n_iter_ = self.n_epochs
         self._n_features_out = n_units
@@ -348,67 +327,3 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with Workers(rows.device) as workers:
             units = Search(rows, codebook, workers, n_best=n_best).units
         return units.cpu().numpy(), rows, codebook
-
-    def _centered(self, X, frame: Frame) -> CenteredRows:
-        if self.backend == "torch":
-            memory = int(self.working_memory * 2**20)
-            int8 = self.search_dtype == "int8"
-            return CenteredRows(X, frame, dtype=torch.float32, device=self.device, memory=memory, int8=int8)
-        return CenteredRows(X, frame, dtype=torch.float32, device="cpu", memory=4 * X.size * 4, ones=False)
-
-    def _follow(self, states, frame: Frame, callback) -> tuple[np.ndarray, np.ndarray, list[float]]:
-        """Let the training go on, tell `callback`; return the last codebook in `frame`, its BMUs and all errors."""
-        history = []
-        for index, state in enumerate(tqdm(states, total=self.n_epochs + 1, desc="SOM", disable=not self.verbose)):
-            codebook, bmus, error = state
-            history.append(error * frame.scale)
-            if callback is not None:
-                radius = float(self.radii_[index - 1]) if index else None
-                shown = frame.outward(codebook).reshape(self.n_rows, self.n_columns, -1)
-                callback(Epoch(index, radius, shown, bmus.copy(), history[-1]))
-        return codebook, bmus, history
-
-    def _train_torch(self, rows, codebook, ranks, workers):
-        neighborhood = Neighborhood(
-            (self.n_rows, self.n_columns),
-            function=self.neighborhood,
-            compact_support=self.compact_support,
-            std_coeff=self.std_coeff,
-            map_type=self.map_type,
-            grid_type=self.grid_type,
-            device=rows.device,
-        )
-        dtype = getattr(torch, self.search_dtype)
-        return _som_torch.train(
-            rows, codebook, self.radii_.tolist(), neighborhood, search_dtype=dtype, ranks=ranks, workers=workers
-        )
-
-    def _train_somoclu(self, rows, codebook, initial_state):
-        if self.grid_type == "hexagonal":
-            warnings.warn(
-                "somoclu 1.7.6 computes wrong distances on hexagonal grids, so this map is not quite hexagonal; "
-                "backend='torch' computes them right",
-                stacklevel=3,
-            )
-        return _som_somoclu.train(
-            rows,
-            codebook,
-            self.radii_.tolist(),
-            (self.n_rows, self.n_columns),
-            kernel=_som_somoclu.choose_kernel(self.kernel),
-            initial_state=initial_state,
-            map_type=self.map_type,
-            grid_type=self.grid_type,
-            neighborhood=self.neighborhood,
-            compact_support=bool(self.compact_support),
-            std_coeff=float(self.std_coeff),
-        )
-
-    def _initial_codebook(self, X, rows, ranks, workers) -> np.ndarray:
-        """float32, (n_units, n_features), in the frame of `rows`."""
-        seed = ranks.seed(self.random_state)
-        if isinstance(self.initialization, np.ndarray):
-            return rows.frame.inward(self.initialization.reshape(-1, rows.n_features).astype(X.dtype))
-        if self.initialization == "pca":
-            return pca_codebook(X, rows, (self.n_rows, self.n_columns), seed, ranks, workers)
-        return sampled_rows(X, rows.frame, self.n_rows * self.n_columns, seed, ranks)

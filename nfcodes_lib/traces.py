@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ._indices import check_confidence, check_count
-from .models import nearest
+from ._names import did_you_mean
 from .statistics import wilson_interval
 
 SHARES = ("success", "bmu_changed", "parted", "entered")
@@ -156,7 +156,7 @@ class Propagation:
         """
         if measure not in SHARES + AVERAGES:
             known = sorted(SHARES + AVERAGES)
-            raise ValueError(f"measure must be one of {known}, got {measure!r}{nearest(measure, known)}")
+            raise ValueError(f"measure must be one of {known}, got {measure!r}{did_you_mean(measure, known)}")
         if measure in AVERAGES:
             values = getattr(self.paths, measure)
             return bootstrap_interval(values, confidence=confidence, n_bootstrap=n_bootstrap, random_state=random_state)
@@ -225,7 +225,7 @@ class Trace(Propagation):
     def layer(self, name: str) -> int:
         """Index of a layer, or ValueError if it was not traced."""
         if name not in self.layers:
-            raise ValueError(f"layer must be one of {list(self.layers)}, got {name!r}{nearest(name, self.layers)}")
+            raise ValueError(f"layer must be one of {list(self.layers)}, got {name!r}{did_you_mean(name, self.layers)}")
         return self.layers.index(name)
 
 
