@@ -29,6 +29,25 @@ def test_sizing_table_follows_from_the_measured_rate():
         assert int(exchanged) == round(UNITS * (FEATURES + 1) * 4 / 1e6)
 
 
+def test_times_are_those_measured():
+    lines = re.findall(
+        r"^\| ([\d,]+) × ([\d,]+), (\d+) × \3, (\d+) \| ([\d.]+) s \| ([\d.]+) s \| ([\d.]+) s \| ([\d.]+) s "
+        r"\| ([+−]?[\d.]+) % \|$",
+        PAGE,
+        flags=re.M,
+    )
+    assert len(lines) == len(MEASURED["rows"])
+    for line, row in zip(lines, MEASURED["rows"], strict=True):
+        assert [int(number.replace(",", "")) for number in line[:4]] == row["row"]
+        tools = [row["tools"][name] for name in ("somoclu", "intrasom", "torch", "torch int8")]
+        assert list(line[4:8]) == [f"{tool['seconds']:.2f}" for tool in tools]
+        more = 100 * (tools[3]["quantization_error"] / tools[2]["quantization_error"] - 1)
+        assert abs(float(line[8].replace("−", "-")) - more) < 0.0051
+        assert tools[3]["seconds"] < tools[2]["seconds"] < tools[1]["seconds"] < tools[0]["seconds"]
+        torn = row["tools"]["xpysom"]["topographic_error"] / tools[2]["topographic_error"]
+        assert 1.45 < torn < 2.55
+
+
 def test_emergent_map_took_what_the_page_says():
     ours, theirs = (MEASURED["emergent"][name] for name in ("torch", "somoclu"))
     assert f"took {ours['seconds']:.0f} s for two epochs, and {ours['peak_gib_beyond_data']:.2f} GiB" in PAGE
