@@ -55,7 +55,7 @@ class Search:
         else:
             self._product = (NumpyProduct if rows.has_ones else TorchProduct)(rows, codebook, workers)
         self._tile = tile_rows(len(codebook), rows.n_features, rows.dtype.itemsize, rows.device.type)
-        found = self.units, self.scores, torch.arange(self._tile, device=rows.device)
+        found = self.units, self.scores, torch.arange(min(self._tile, rows.n_samples), device=rows.device)
         if rows.device.type == "cpu":  # numpy's search for the lowest is several times faster than torch's
             found = [tensor.numpy() for tensor in found]
         self._found = found

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from IPython.core.displayhook import DisplayHook
 
 from .build_book import keep_outputs, refresh_cache
 
@@ -30,7 +31,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if call.when == "call" and report.passed and hasattr(item, "test_outputs"):
         seconds = item.parent.stash.setdefault(SECONDS, [])
         seconds.append(call.duration)
-        item.cell.update(outputs=item.test_outputs, execution_count=len(seconds))
+        item.cell.update(outputs=shown(item.cell.source, item.test_outputs), execution_count=len(seconds))
     return report
 
 
@@ -44,6 +45,13 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         kernel = chapter.kernel.kc.kernel_info(reply=True, timeout=60)["content"]
         chapter.nb.metadata["language_info"] = kernel["language_info"]
         keep_outputs(chapter.nb, chapter.path, sum(seconds), cache_folder(item.config))
+
+
+def shown(source: str, outputs: list) -> list:
+    """The outputs of a cell, less the value that a last ";" hides: IPython needs a history for that, nbval keeps none."""
+    if not DisplayHook.semicolon_at_end_of_expression(source):
+        return outputs
+    return [output for output in outputs if output.output_type != "execute_result"]
 
 
 def cache_folder(config: pytest.Config) -> Path:
