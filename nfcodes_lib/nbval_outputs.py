@@ -48,7 +48,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def shown(source: str, outputs: list) -> list:
-    """The outputs of a cell, less the value that a last ";" hides: IPython needs a history for that, nbval keeps none."""
+    """The outputs of a cell, less the value that a last ";" hides; IPython looks for that in a history that is off."""
     if not DisplayHook.semicolon_at_end_of_expression(source):
         return outputs
     return [output for output in outputs if output.output_type != "execute_result"]
