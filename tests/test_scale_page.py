@@ -31,7 +31,7 @@ def test_sizing_table_follows_from_the_measured_rate():
 
 def test_times_are_those_measured():
     lines = re.findall(
-        r"^\| ([\d,]+) × ([\d,]+), (\d+) × \3, (\d+) \| ([\d.]+) s \| ([\d.]+) s \| ([\d.]+) s \| ([\d.]+) s "
+        r"^\| ([\d,]+) × ([\d,]+) \| (\d+) × \3, (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) "
         r"\| ([+−]?[\d.]+) % \|$",
         PAGE,
         flags=re.M,
