@@ -24,7 +24,8 @@ follow any network's answers by construction, and plain *k*-means tells labels a
 ## The table
 
 An *effect* is positive if the claim is right. It is given for each kind of network as the mean over its training runs
-with Student's 95 % interval (with three runs, a wide one); the *control* is what the same measure gives where the
+with Student's 95 % interval (with three runs, a wide one, which does not know where a measure ends: that of a rank
+correlation can reach beyond −1); the *control* is what the same measure gives where the
 claim has nothing to say. Where that is the untrained network, its batch norm has been set by 1,000 images, without
 which it would be too easy to beat ([chapter 4](../notebooks/04_measure_geometry.ipynb)). A row is *reproduced* if the
 intervals of all three kinds lie above zero and above the control, and *p* over the nine networks, corrected for the

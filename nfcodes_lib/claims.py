@@ -102,7 +102,7 @@ ROWS = (
     ),
     Row(
         3, "depth", "more so in deep layers",
-        ("correlation", "slope"), "adjusted mutual information per layer",
+        ("correlation", "slope"), "rise per layer of adjusted mutual information",
         ("correlation", "labels_slope"), "the untrained network, with the labels", "03_correlate_codes", "fig-depth",
     ),
     Row(
@@ -122,7 +122,7 @@ ROWS = (
     ),
     Row(
         5, "cosine", "deep codes are more diverse: codebook vectors point further apart",
-        ("diversity", "cosine_slope"), "mean cosine distance of codebook vectors, per layer",
+        ("diversity", "cosine_slope"), "rise per layer of the mean cosine distance of codebook vectors",
         ("diversity", "cosine_slope"), "the untrained network", "04_measure_geometry", "fig-disagree",
     ),
     Row(

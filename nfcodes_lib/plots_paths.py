@@ -123,7 +123,7 @@ def plot_paths(
             if tuple(start) != tuple(end):
                 arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.6, "shrinkA": 5, "shrinkB": 5}
                 ax.annotate("", xy=end, xytext=start, arrowprops=arrow)
-            marks = {"edgecolor": "black", "linewidth": 1.1, "zorder": 4}
+            marks = {"edgecolor": "black", "linewidth": 1.1, "zorder": 4, "clip_on": False}
             ax.scatter(*noisy, marker="^", s=130, facecolor="#dddddd", **marks)  # large: seen behind a circle
             ax.scatter(*start, marker="o", s=58, facecolor="white", **marks)
             ax.scatter(*end, marker="X", s=58, facecolor="black", **(marks | {"edgecolor": "white"}))

@@ -18,8 +18,8 @@ from torch import nn
 
 from ._assets import sha256
 from ._names import did_you_mean
-from ._normalise import Normalise
 from .image_folders import PixelTransform
+from .normalise import Normalise
 
 CHECKSUM = re.compile(r"-([0-9a-f]{8,})\.")  # torch.hub's convention: the first digits of the file's SHA-256
 OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")  # DenseNet's weights are older than its code
