@@ -31,8 +31,8 @@ def test_sizing_table_follows_from_the_measured_rate():
 
 def test_times_are_those_measured():
     lines = re.findall(
-        r"^\| ([\d,]+) × ([\d,]+) \| (\d+) × \3, (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) "
-        r"\| ([+−]?[\d.]+) % \|$",
+        r"^\| ([\d,]+) × ([\d,]+) \| (\d+) × \3, (\d+) \| ([\d.]+) \| ([\d.]+) "
+        r"\| ([+−]?[\d.]+) % \| ([\d.]+) \| ([\d.]+) \|$",
         PAGE,
         flags=re.M,
     )
@@ -40,9 +40,10 @@ def test_times_are_those_measured():
     for line, row in zip(lines, MEASURED["rows"], strict=True):
         assert [int(number.replace(",", "")) for number in line[:4]] == row["row"]
         tools = [row["tools"][name] for name in ("somoclu", "intrasom", "torch", "torch int8")]
-        assert list(line[4:8]) == [f"{tool['seconds']:.2f}" for tool in tools]
+        told = [line[7], line[8], line[4], line[5]]
+        assert told == [f"{tool['seconds']:.2f}" for tool in tools]
         more = 100 * (tools[3]["quantization_error"] / tools[2]["quantization_error"] - 1)
-        assert abs(float(line[8].replace("−", "-")) - more) < 0.0051
+        assert abs(float(line[6].replace("−", "-")) - more) < 0.0051
         assert tools[3]["seconds"] < tools[2]["seconds"] < tools[1]["seconds"] < tools[0]["seconds"]
         torn = row["tools"]["xpysom"]["topographic_error"] / tools[2]["topographic_error"]
         assert 1.45 < torn < 2.55
