@@ -98,12 +98,8 @@ def follow(som, states: Iterator[State], frame: Frame, callback) -> tuple[np.nda
 def torch_states(som, rows: CenteredRows, codebook: np.ndarray, ranks: Ranks, workers: Workers) -> Iterator[State]:
     """The training by torch."""
     dtype = getattr(torch, som.search_dtype)
-    if dtype is torch.int8 and _som_torch.too_coarse(rows, ranks):
-        warnings.warn(
-            "search_dtype='int8' is not used: a few values are so much larger than the rest that rounding to 8 bits "
-            "would lose too much of these data; scale the features, or use 'bfloat16'",
-            stacklevel=4,
-        )
+    if dtype is torch.int8 and (reason := why_not_int8(rows, ranks)):
+        warnings.warn(f"search_dtype='int8' is not used, but 'float32': {reason}", stacklevel=4)
         dtype = rows.dtype
     neighborhood = Neighborhood(
         (som.n_rows, som.n_columns),
@@ -116,6 +112,18 @@ def torch_states(som, rows: CenteredRows, codebook: np.ndarray, ranks: Ranks, wo
     )
     settings = {"search_dtype": dtype, "ranks": ranks, "workers": workers}
     return _som_torch.train(rows, codebook, som.radii_.tolist(), neighborhood, **settings)
+
+
+def why_not_int8(rows: CenteredRows, ranks: Ranks) -> str | None:
+    """What speaks against searching in 8 bits on this machine and with these data, and what to do; None if nothing."""
+    if _som_torch.too_coarse(rows, ranks):  # asked on every rank, whatever its processor
+        return (
+            "a few values are so much larger than the rest that rounding to 8 bits would lose too much of these data; "
+            "scale the features, or use 'bfloat16'"
+        )
+    if not torch.cpu.get_capabilities().get("avx512_vnni"):  # without, torch multiplies such numbers one by one
+        return "this processor has no instruction for products of 8-bit numbers (AVX512-VNNI)"
+    return None
 
 
 def somoclu_states(som, rows: CenteredRows, codebook: np.ndarray, initial_state: bool) -> Iterator[State]:

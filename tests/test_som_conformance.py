@@ -184,8 +184,9 @@ def test_whole_runs_agree_within_the_spread_of_seeds(x):
 
 
 @pytest.mark.parametrize("search_dtype", ["bfloat16", "int8"])
-def test_lower_precision_search_costs_little(search_dtype, x):
+def test_lower_precision_search_costs_little(search_dtype, x, monkeypatch):
     """The quantization error within 0.3 %, and the final BMUs exact for the final codebook."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})  # slow without, but as exact
     full, low = (
         SOM(*SHAPE, backend="torch", n_epochs=8, random_state=0, search_dtype=dtype).fit(x)
         for dtype in ("float32", search_dtype)
@@ -231,6 +232,7 @@ def test_int8_search_is_exact_for_whole_numbers(n_samples, n_features, n_units):
         np.testing.assert_allclose(search.scores.numpy(), exact.min(axis=1), rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:search_dtype='int8' is not used, but 'float32'. this processor")
 def test_int8_search_gives_way_where_it_would_be_wrong(x):
     """To float32: for a codebook far from the data, for constant data, and where a few values hide all others."""
     settings = {"backend": "torch", "n_epochs": 5, "random_state": 0}
@@ -246,6 +248,14 @@ def test_int8_search_gives_way_where_it_would_be_wrong(x):
     with pytest.warns(UserWarning, match="search_dtype='int8' is not used.*scale the features, or use 'bfloat16'"):
         low = SOM(4, 3, search_dtype="int8", **settings).fit(data)
     np.testing.assert_array_equal(low.codebook_, full.codebook_)
+
+
+def test_int8_is_not_used_where_the_processor_cannot(x, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    settings = {"backend": "torch", "n_epochs": 4, "random_state": 0}
+    with pytest.warns(UserWarning, match="no instruction for products of 8-bit numbers"):
+        low = SOM(4, 3, search_dtype="int8", **settings).fit(x)
+    np.testing.assert_array_equal(low.codebook_, SOM(4, 3, **settings).fit(x).codebook_)
 
 
 def test_hexagonal_maps_are_hexagonal(x):
