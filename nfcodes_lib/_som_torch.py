@@ -24,7 +24,7 @@ from ._som_neighborhood import Neighborhood
 from ._som_search import Search
 from ._som_workers import Workers
 
-FULL_PRECISION_EPOCHS = 2  # at the end of training, when the search runs at lower precision
+FULL_PRECISION_EPOCHS = 1  # at the end of training, when the search runs at lower precision; two make no better maps
 SHARED_NUMBERS = 2**19  # of data, that another worker should add up; for fewer, handing over takes longer
 COARSE = 0.25  # share of the data that may be lost in rounding to 8 bits
 
@@ -51,7 +51,7 @@ def train(
         One per epoch.
     neighborhood : Neighborhood
     search_dtype : torch.dtype
-        float32, bfloat16 or int8 (on a CPU); the BMUs of the last two epochs and of the final codebook are searched in
+        float32, bfloat16 or int8 (on a CPU); the BMUs of the last epoch and of the final codebook are searched in
         float32 anyhow.
     ranks : Ranks
     workers : Workers

@@ -62,7 +62,7 @@ class SOM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     device : str
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"mps"``. With backend="somoclu", for search and errors only.
     search_dtype : {"float32", "bfloat16", "int8"}
-        Precision of the search for BMUs in training, but for the last two epochs, which are in float32. int8 is the
+        Precision of the search for BMUs in training, but for the last epoch, which is in float32. int8 is the
         fastest on processors that multiply such numbers at once (AVX512-VNNI: servers of Intel since 2019, AMD since
         Zen 4), from some hundred features; on others, and where rounding would lose too much, `fit` warns and uses
         float32. bfloat16 pays on GPUs. Only with backend="torch", int8 only with device="cpu".
