@@ -54,6 +54,12 @@ def mend_lists(app, pagename, templatename, context, doctree) -> None:
             context["body"] = context["body"].replace(role, "")
 
 
+def let_tables_scroll(app, pagename, templatename, context, doctree) -> None:
+    """A wide table scrolls on a narrow screen; who has no pointer must be able to go there."""
+    if "body" in context:
+        context["body"] = context["body"].replace('<table class="table', '<table tabindex="0" class="table')
+
+
 def keep_bars(app, what, name, obj, options, lines) -> None:
     """Escape the bars of ``|x|`` in docstrings, but for code."""
     lines[:] = [line if "``" in line or ">>>" in line else line.replace("|", "\\|") for line in lines]
@@ -76,6 +82,7 @@ def setup(app) -> dict[str, bool]:
     app.connect("config-inited", add_launch_buttons, priority=100)  # before the theme reads its options
     app.connect("html-page-context", add_running_time)
     app.connect("html-page-context", mend_lists)
+    app.connect("html-page-context", let_tables_scroll)
     if "sphinx.ext.autodoc" in app.extensions:
         app.connect("autodoc-skip-member", skip_metadata_requests)
         app.connect("autodoc-process-docstring", keep_bars, priority=900)  # after numpydoc
