@@ -45,6 +45,11 @@ def test_times_are_those_measured():
         more = 100 * (tools[3]["quantization_error"] / tools[2]["quantization_error"] - 1)
         assert abs(float(line[6].replace("−", "-")) - more) < 0.0051
         assert tools[3]["seconds"] < tools[2]["seconds"] < tools[1]["seconds"] < tools[0]["seconds"]
+        order = [tool["topographic_error"] for tool in tools[2:]]
+        if row["row"][1] >= 512:
+            assert abs(order[0] - order[1]) < 0.01
+        if row["row"][1] == 64:
+            assert f"is {order[1]:.2f} with `int8` and {order[0]:.2f} without" in PAGE
         torn = row["tools"]["xpysom"]["topographic_error"] / tools[2]["topographic_error"]
         assert 1.45 < torn < 2.55
 
